@@ -1,0 +1,59 @@
+# `make` alone lists what there is.  Every target sets up .venv by itself; Python 3.11 or later is all it needs.
+#
+#   PYTHON=python3.12 make test    another interpreter for a new .venv
+#   JOBS=4 make test               test processes (default: the number of cores, at most 4)
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && n=4; echo $$n)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup quickstart test lint bench acceptance links wheel clean distclean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## create .venv and install the package into it, editable, with all that the other targets need
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "receptance needs Python 3.11 or later; run for example: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Installing into $(VENV); the first time this takes a few minutes."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[all,test,lint]'
+	@touch $@
+
+quickstart: $(STAMP)  ## train a small RWKV-7 on real text, then watch it speak as an RNN (about 4 minutes)
+	$(BIN)/receptance quickstart
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: $(STAMP)  ## ruff and the strict type checker
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## time the ops and models: every script in benchmarks/, or one: make bench PART=ops
+	@for script in $(if $(PART),benchmarks/$(PART).py,$(wildcard benchmarks/[a-z]*.py)); do \
+		echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+acceptance: $(STAMP)  ## run a proof that takes longer than the tests may: make acceptance PART=quickstart
+	@if [ -z "$(PART)" ]; then echo "Choose one:"; \
+		ls tests/acceptance | sed -n 's/^test_\(.*\)\.py$$/  make acceptance PART=\1/p'; exit 2; fi
+	$(BIN)/python -m pytest -s --verbose tests/acceptance/test_$(PART).py $(ARGS)
+
+links: $(STAMP)  ## rewrite the line numbers of links into source files in README.md and docs/
+	$(BIN)/python -m tests.update_links
+
+wheel: $(STAMP)  ## build dist/receptance-*-py3-none-any.whl
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## remove what the tools leave behind, but not .venv
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean  ## clean, and remove .venv too
+	rm -rf $(VENV)

@@ -1,0 +1,63 @@
+"""RWKV, generations 4 to 7, as one model: `model(tokens, state) -> (logits, state)`.
+
+    import receptance
+
+    lm = receptance.load("model.pth")                    # any official checkpoint, a hub id, a Hugging Face folder
+    logits, state = lm.model(tokens)                     # one token or a whole book, in training and in use
+
+    model = receptance.build(receptance.Config.preset("rwkv7-0.1b"))      # officially initialised, ready to train
+
+Importing this package costs nothing: PyTorch is loaded when a name that needs it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .errors import CheckpointError, ConfigError, MissingExtraError, OpError, ReceptanceError, StateError
+    from .language_model import LanguageModel, load
+    from .models import RWKV, build
+    from .state import State
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "RWKV",
+    "CheckpointError",
+    "Config",
+    "ConfigError",
+    "LanguageModel",
+    "MissingExtraError",
+    "OpError",
+    "ReceptanceError",
+    "State",
+    "StateError",
+    "__version__",
+    "build",
+    "load",
+]
+
+# Which module a public name comes from.
+_HOMES = {
+    "config": ("Config",),
+    "errors": ("CheckpointError", "ConfigError", "MissingExtraError", "OpError", "ReceptanceError", "StateError"),
+    "language_model": ("LanguageModel", "load"),
+    "models": ("RWKV", "build"),
+    "state": ("State",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,139 @@
+"""Any checkpoint into any format that can be written, tensor by tensor.
+
+left_out = convert("model.pth", "folder", dtype=torch.bfloat16)
+save_checkpoint(model, "model.safetensors")
+
+The destination's name says the format: `.pth` and `.safetensors` with the official names, anything else a Hugging Face
+folder.  No more than one tensor is in memory at a time, and the destination appears only when it is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..models import RWKV
+from .checkpoint import Checkpoint, finite, of_model, open_checkpoint
+from .files import Item, check_dtype, replacing
+from .hf import FOLDER_DIALECTS, hf_config, write_folder
+from .layouts import LAYOUTS
+from .names import DIALECTS
+from .pth_writer import write_pth
+from .safetensors import write_safetensors
+
+# What a file is written with, by its ending; both have the official names.
+WRITERS: dict[str, Callable[[Path, Sequence[Item]], None]] = {".pth": write_pth, ".safetensors": write_safetensors}
+# Endings that mean a file, in a format that we do not write.
+UNWRITABLE = (".st", ".pt", ".bin", ".gguf", ".ckpt", ".onnx", ".zip", ".rwkvq", ".json")
+
+SHARD_BYTES = 5 * 10**9
+
+Progress = Callable[[int, int], None]
+
+
+def convert(
+    source: Checkpoint | str | Path,
+    destination: str | Path,
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> list[str]:
+    """Write a checkpoint in another format, in `dtype` (None: as stored, bit for bit).
+
+    progress(done, total) is called after each tensor, in bytes.  Returns the official names of the tensors that the
+    destination has no place for.  Raises CheckpointError for a bad source, for numbers that are NaN, infinite or too
+    large for `dtype`, and for a generation that the destination's format does not know.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
+    return _write(checkpoint, Path(destination), dtype, progress, shard_bytes, checked=True)
+
+
+def save_checkpoint(model: RWKV, path: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write a model; the format is told by the name, as for `convert`.
+
+    Weights that are NaN are written as they are: this is called at the end of a training run, which must not be lost.
+    """
+    _write(of_model(model), Path(path), None, None, shard_bytes, checked=False)
+
+
+def _write(
+    checkpoint: Checkpoint,
+    path: Path,
+    dtype: torch.dtype | None,
+    progress: Progress | None,
+    shard_bytes: int,
+    checked: bool,
+) -> list[str]:
+    dialect = _dialect_for(path, checkpoint.config.version)
+    items, left_out = _items(checkpoint, dialect, dtype, checked)
+    if progress:
+        items = _reporting(items, progress)
+    with replacing(path) as partial:
+        if path.suffix in WRITERS:
+            WRITERS[path.suffix](partial, items)
+        else:
+            values = hf_config(checkpoint.config, dialect, dtype or checkpoint.dtype)
+            write_folder(partial, items, values, shard_bytes)
+    return left_out
+
+
+def _dialect_for(path: Path, version: str) -> str:
+    if path.suffix in WRITERS:
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a folder, but its name ends like a file's; choose another name")
+        return "official"
+    if path.suffix in UNWRITABLE or path.is_file():
+        raise CheckpointError(f"cannot write {path}: choose a name ending in .pth or .safetensors, or a folder's name")
+    if version not in FOLDER_DIALECTS:
+        raise CheckpointError(f"no Hugging Face folder holds RWKV-{version}; choose a .pth or .safetensors file")
+    return FOLDER_DIALECTS[version]
+
+
+def _items(
+    checkpoint: Checkpoint, dialect: str, dtype: torch.dtype | None, checked: bool
+) -> tuple[list[Item], list[str]]:
+    """What has to be written, each tensor made when it is asked for; and the names without a place."""
+    items: dict[str, Item] = {}
+    left_out = []
+    for name, tensor in checkpoint.tensors.items():
+        match = DIALECTS[dialect].to_stored(name)
+        if match is None:
+            left_out.append(name)
+        elif match.stored not in items:
+            check_dtype(checkpoint.path, name, dtype or tensor.dtype)
+            meta = [checkpoint.tensors[part].to(dtype or tensor.dtype) for part in match.official]
+            like = LAYOUTS[match.layout].to_stored(meta)
+            make = _maker(checkpoint, match.official, match.layout, dtype, checked)
+            items[match.stored] = Item(match.stored, like, make)
+    return list(items.values()), left_out
+
+
+def _maker(
+    checkpoint: Checkpoint, names: Sequence[str], layout: str, dtype: torch.dtype | None, checked: bool
+) -> Callable[[], Tensor]:
+    def make() -> Tensor:
+        wanted = dtype or checkpoint.tensors[names[0]].dtype
+        parts = [finite(checkpoint, name, wanted) if checked else checkpoint.tensor(name).to(wanted) for name in names]
+        return LAYOUTS[layout].to_stored(parts)
+
+    return make
+
+
+def _reporting(items: Sequence[Item], progress: Progress) -> list[Item]:
+    total, done = sum(item.like.nbytes for item in items), 0
+
+    def reported(item: Item) -> Callable[[], Tensor]:
+        def make() -> Tensor:
+            nonlocal done
+            tensor = item.tensor()
+            done += item.like.nbytes
+            progress(done, total)
+            return tensor
+
+        return make
+
+    return [item._replace(tensor=reported(item)) for item in items]

@@ -1,0 +1,151 @@
+"""One file of tensors: told by its first bytes, opened without reading a weight.  And how a file is replaced whole.
+
+file = open_file(path)
+file.tensors["emb.weight"].shape        # nothing is read for this
+file.read("emb.weight")                 # mapped into memory, copied only where it is written to
+
+with replacing(path) as partial:        # `path` appears when the block ends well, or not at all
+    partial.write_bytes(...)
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+
+class TensorFile(Protocol):
+    """What every reader offers."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Name as stored -> a tensor of the right shape and dtype, whose numbers may be absent."""
+
+    def read(self, name: str) -> Tensor:
+        """One tensor with its numbers, on the CPU."""
+
+
+class Item(NamedTuple):
+    """A tensor to be written: `like` tells shape and dtype beforehand, `item.tensor()` is called once, in order."""
+
+    name: str
+    like: Tensor
+    tensor: Callable[[], Tensor]
+
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+# How files begin that people mistake for checkpoints, or that we cannot read.
+_FOREIGN = {
+    b"GGUF": "is a GGUF file, which cannot be read; use the checkpoint that it was made from",
+    b"fmgg": "is an rwkv.cpp file, which cannot be read; use the checkpoint that it was made from",
+    b"lmgg": "is an rwkv.cpp file, which cannot be read; use the checkpoint that it was made from",
+    b"version https://git-lfs": "is only a pointer to a file in Git LFS; fetch the file itself with `git lfs pull`",
+    b"<!": "is a web page and no checkpoint; download the file itself, not the page that shows it",
+    b"<html": "is a web page and no checkpoint; download the file itself, not the page that shows it",
+    b"\x1f\x8b": "is compressed with gzip; unpack it first",
+    b"7z": "is compressed with 7-Zip; unpack it first",
+}
+
+
+def open_file(path: Path) -> TensorFile:
+    """Open a `.pth` or `.safetensors` file, whatever its ending says.  Raises CheckpointError for all others."""
+    from .pth import open_pth
+    from .safetensors import SafetensorsFile
+
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    if not start:
+        raise CheckpointError(f"{path} is empty; download or save it again")
+    for beginning, sentence in _FOREIGN.items():
+        if start.lower().startswith(beginning.lower()):
+            raise CheckpointError(f"{path} {sentence}")
+    if start.startswith((b"PK", b"\x80")):
+        return open_pth(path)
+    if start[8:9] == b"{":
+        return SafetensorsFile(path)
+    raise CheckpointError(f"{path} is no checkpoint: it is neither a .pth nor a .safetensors file")
+
+
+def check_dtype(path: Path, name: str, dtype: torch.dtype) -> None:
+    """Raise CheckpointError for numbers that are no plain floating point ones, as quantised files hold."""
+    if dtype not in DTYPES:
+        plain = str(dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{path} holds {name} as {plain}, which cannot be read; use a checkpoint in float32, bfloat16 or float16"
+        )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write a file or folder to, which becomes `path` when the block ends without an error.
+
+    A folder that exists keeps its other files; its weights are replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    _remove(partial)
+    try:
+        yield partial
+        if partial.is_dir() and path.is_dir():
+            _replace_within(partial, path)
+        else:
+            os.replace(partial, path)
+    finally:
+        _remove(partial)
+
+
+WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+
+
+def _replace_within(partial: Path, folder: Path) -> None:
+    new = {file.name for file in partial.iterdir()}
+    for name in new:
+        os.replace(partial / name, folder / name)
+    for pattern in WEIGHTS:
+        for stale in folder.glob(pattern):
+            if stale.name not in new:
+                stale.unlink()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def mapped(path: Path, start: int, size: int, dtype: torch.dtype) -> Tensor:
+    """The numbers in `size` bytes of a file, [size / width of dtype], read when they are used and copied when changed.
+
+    Raises OSError or ValueError where the file is shorter.
+    """
+    if size == 0:
+        return torch.empty(0, dtype=dtype)
+    # One mapping for each tensor: the system may refuse to map a whole file that is larger than its memory.
+    page = start - start % mmap.ALLOCATIONGRANULARITY
+    with path.open("rb") as file:
+        view = mmap.mmap(file.fileno(), start - page + size, access=mmap.ACCESS_COPY, offset=page)
+    numbers = torch.frombuffer(view, dtype=torch.uint8, count=size, offset=start - page)
+    if numbers.data_ptr() % dtype.itemsize:
+        numbers = numbers.clone()
+    return numbers.view(dtype)
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    """The numbers of a tensor as they are written, in order, without a copy where they lie in order already."""
+    numbers: Any = tensor.contiguous().flatten().view(torch.uint8).numpy()
+    return memoryview(numbers)

@@ -1,0 +1,69 @@
+"""The command `receptance`: one command a file, which only parses and prints; the work is done by the Python API.
+
+Nothing here imports PyTorch until a command runs, so that `receptance --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .convert import convert
+from .guard import DEBUG, Guarded, finish, one_sentence
+from .info import info
+from .quickstart import quickstart
+from .verify import verify
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="receptance",
+    cls=Guarded,
+    help="RWKV, generations 4 to 7: one model from training to the last generated token.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "quickstart": quickstart,
+    "info": info,
+    "convert": convert,
+    "verify": verify,
+}
+
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"receptance {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _receptance(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar=DEBUG, help="Show the traceback where a command fails.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command that sys.argv names, and exit."""
+    try:
+        # The commands are guarded already; this is for what `--help` and `--version` print.
+        with one_sentence(debug="--debug" in sys.argv or DEBUG in os.environ):
+            app()
+    finally:
+        finish()

@@ -1,0 +1,95 @@
+"""The one place where an error becomes what a user reads: one sentence on stderr and an exit code.
+
+    exit code 0    all well            1    the answer is "no" (verify), or the reader of our output went away
+              2    wrong input         130  stopped by Ctrl-C
+
+An error that is none of these is a fault of ours and shows its traceback; `--debug` or RECEPTANCE_DEBUG=1 always does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer.core
+
+from ..errors import ReceptanceError
+
+WRONG_INPUT, STOPPED, READER_GONE = 2, 130, 1
+DEBUG = "RECEPTANCE_DEBUG"
+
+
+class Guarded(typer.core.TyperGroup):
+    """A group of commands that lets no foreseeable error out as a traceback, and takes `--debug` in any position."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = args[: args.index("--")] if "--" in args else args
+        if "--debug" in own:
+            args.remove("--debug")
+            args.insert(0, "--debug")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        with one_sentence(debug=bool(ctx.params.get("debug"))):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def one_sentence(debug: bool) -> Iterator[None]:
+    """Turn the errors that a user can cause into a sentence and `SystemExit`; with `debug` let them through."""
+    try:
+        yield
+    except BrokenPipeError:
+        _drop_stdout()
+        sys.exit(READER_GONE)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _say("stopped")
+        sys.exit(STOPPED)
+    except (ReceptanceError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        _say(sentence(error))
+        sys.exit(WRONG_INPUT)
+
+
+def finish() -> None:
+    """Write out what stdout still holds; exits where that fails, as a full disk may show only now."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+        sys.exit(READER_GONE)
+    except OSError as error:
+        _drop_stdout()
+        _say(sentence(error))
+        sys.exit(WRONG_INPUT)
+
+
+def _drop_stdout() -> None:
+    """Python flushes stdout once more at exit and would complain about the same failure again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong, for a user, on one line."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this; try a smaller model or --dtype bfloat16"
+    if not isinstance(error, OSError) or isinstance(error, ReceptanceError):
+        return " ".join(str(error).split())
+    path = error.filename2 or error.filename
+    place = f" {path}" if path is not None else ""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return f"the disk is full, could not write{place}; make room or write somewhere else"
+    if error.errno is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    return f"cannot use{place or ' a file'}: {(error.strerror or str(error)).lower()}"
+
+
+def _say(text: str) -> None:
+    print(f"receptance: {text}", file=sys.stderr)

@@ -1,0 +1,21 @@
+"""`receptance quickstart`: the main job on real input, in a few minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for the model and the plot.")] = Path("quickstart"),
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to train.")] = 90.0,
+) -> None:
+    """Train a small RWKV-7 from scratch on Python's own source, then show it at work as an RNN.
+
+    Nothing is downloaded. Ctrl-C ends the training early.
+    """
+    from ..quickstart import quickstart as run
+
+    run(out, seconds=seconds)

@@ -1,0 +1,68 @@
+"""`receptance verify MODEL`: is this checkpoint computed rightly here?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import MODEL_HELP, Dtype
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..verify import Report
+
+FAILED = 1
+
+
+def verify(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    length: Annotated[int, typer.Option(min=2, help="How many random tokens to feed.")] = 128,
+    dtype: Annotated[Dtype, typer.Option(help="What to compute in.")] = Dtype.float32,
+    seed: Annotated[int, typer.Option(help="Of the tokens and of the cuts.")] = 0,
+    official: Annotated[bool, typer.Option(help="Whether to ask the official runtime too.")] = True,
+) -> None:
+    """Compare every way of computing a checkpoint with the plain time loop, and with the official runtime.
+
+    The official runtime is used where it is installed (pip install rwkv). Exit code 1 where a difference is larger than
+    rounding explains.
+    """
+    from rich.console import Console
+
+    from ..verify import verify as run
+
+    console = Console()
+    with console.status("verifying") as status:
+        report = run(
+            model,
+            length,
+            dtype.torch,
+            seed=seed,
+            with_official=official,
+            progress=lambda name: status.update(f"verifying: {name}"),
+        )
+    console.print(_table(report))
+    for name, reason in report.skipped:
+        console.print(f"not compared with the {name}: {reason}", highlight=False, markup=False)
+    if not report.passed:
+        raise typer.Exit(FAILED)
+
+
+def _table(report: Report) -> Table:
+    from rich.table import Table
+
+    dtype = str(report.dtype).removeprefix("torch.")
+    table = Table(
+        title=f"RWKV-{report.config.version}, {report.length} random tokens, {dtype}, against the time loop",
+        caption="logits: largest difference / standard deviation; state: largest difference / largest entry",
+    )
+    table.add_column("way of computing")
+    for column in ("logits", "state", "bound"):
+        table.add_column(column, justify="right")
+    table.add_column()
+    for check in report.checks:
+        state = "" if check.state is None else f"{check.state:.1e}"
+        verdict = "[green]pass[/]" if check.passed else "[bold red]FAIL[/]"
+        table.add_row(check.name, f"{check.logits:.1e}", state, f"{check.bound:.0e}", verdict)
+    return table

@@ -1,0 +1,127 @@
+"""What a checkpoint and a machine are, as values to print or to compute with; no weight is read, nothing is computed.
+
+describe("model.pth").parameters
+machine().bf16_products
+forms(length=512)["wkv7"]           # [("chunked", None), ("reference", "chunked comes first")]
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from . import ops
+from .checkpoints import open_checkpoint
+from .config import Config
+from .devices import multiplies
+from .models import RWKV, flops_per_token
+
+LIBRARIES = ("torch", "numpy", "numba", "safetensors", "huggingface_hub", "tokenizers", "triton", "matplotlib", "rwkv")
+
+
+@dataclass(frozen=True)
+class Description:
+    """A checkpoint from the outside.
+
+    dialect           whose names and layout the file has
+    tensors           official name -> (shape, dtype as stored)
+    parameters        numbers in the file
+    flops_per_token   of one forward pass, two a multiply-add
+    state_bytes       one sequence's state in a float32 model
+    """
+
+    path: Path
+    dialect: str
+    config: Config
+    file_bytes: int
+    tensors: dict[str, tuple[tuple[int, ...], str]]
+    flops_per_token: int
+    state_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(shape) for shape, _ in self.tensors.values())
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """How many tensors are stored in each dtype, the most frequent first."""
+        return dict(Counter(dtype for _, dtype in self.tensors.values()).most_common())
+
+
+def describe(path: str | Path) -> Description:
+    """Read a checkpoint's header: a file, a folder, a hub id.  Raises CheckpointError for what is none."""
+    checkpoint = open_checkpoint(path)
+    with torch.device("meta"):
+        model = RWKV(checkpoint.config)
+    return Description(
+        path=checkpoint.path,
+        dialect=checkpoint.dialect,
+        config=checkpoint.config,
+        file_bytes=_size(checkpoint.path),
+        tensors={
+            name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+            for name, tensor in checkpoint.tensors.items()
+        },
+        flops_per_token=flops_per_token(model),
+        state_bytes=model.zero_state(1).num_bytes,
+    )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this package finds to compute with; a library that is not installed has the version None."""
+
+    python: str
+    platform: str
+    libraries: dict[str, str | None]
+    cores: int
+    threads: int
+    vectors: str
+    bf16_products: bool
+    accelerators: tuple[str, ...]
+
+
+def machine() -> Machine:
+    """Look at this machine."""
+    return Machine(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        libraries={name: _version(name) for name in LIBRARIES},
+        cores=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        vectors=torch.backends.cpu.get_cpu_capability(),
+        bf16_products=multiplies(torch.bfloat16),
+        accelerators=_accelerators(),
+    )
+
+
+def _accelerators() -> tuple[str, ...]:
+    found = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return (*found, *(["Apple MPS"] if torch.backends.mps.is_available() else []))
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def forms(
+    length: int = 512, device: str = "cpu", dtype: torch.dtype = torch.float32, needs_grad: bool = False
+) -> dict[str, list[tuple[str, str | None]]]:
+    """Every form of every op: None where it serves such a call here, else the sentence why it does not."""
+    return {op: ops.explain(op, length, device, dtype, needs_grad) for op in ops.OPS}

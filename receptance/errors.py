@@ -1,0 +1,28 @@
+"""The handful of exceptions a user can meet.
+
+Every message is one sentence that says what is wrong and what to do; the command line prints it and exits with code 2.
+"""
+
+
+class ReceptanceError(Exception):
+    """Base of all errors that are about the user's input and not about our code."""
+
+
+class ConfigError(ReceptanceError, ValueError):
+    """A model shape that cannot exist, or an unknown preset."""
+
+
+class CheckpointError(ReceptanceError):
+    """A file that is missing, truncated, foreign, unsafe or does not fit the model."""
+
+
+class StateError(ReceptanceError):
+    """A state that belongs to another model or does not have its shape."""
+
+
+class OpError(ReceptanceError, ValueError):
+    """Tensors that an op cannot take, or a form of an op that does not exist here."""
+
+
+class MissingExtraError(ReceptanceError, ImportError):
+    """A part of the package whose optional dependency is not installed."""

@@ -1,0 +1,74 @@
+"""What one more token costs after a short and after a long context: time, and memory of the past.
+
+for cost in cost_of_rwkv(model, text, contexts=(1_000, 10_000, 100_000)): ...
+for cost in cost_of_transformer(Transformer.like(model), contexts=(1_000, 10_000, 100_000)): ...
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..baselines import KeyValues, Transformer
+from ..plots import ContextCost
+
+
+def step_seconds(model: Any, state: Any, num_steps: int) -> float:
+    """Median time of decoding one token, over `num_steps` after a few to warm up."""
+    taken = []
+    token = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+    for _ in range(num_steps + 3):
+        start = time.perf_counter()
+        logits, state = model(token, state)
+        # The next token comes from these logits, as in real decoding; reading it also waits for the device.
+        token = logits[:, -1:].argmax(-1)
+        token.sum().item()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[3:])
+
+
+@torch.no_grad()
+def cost_of_rwkv(
+    model: Any, text: Tensor, contexts: Sequence[int], num_steps: int = 100, piece: int = 1024
+) -> Iterator[ContextCost]:
+    """Reads `text` [S] (again from its start when it ends) up to each context in turn, and times decoding there.
+
+    The text is read in pieces, only the state goes from one to the next: memory does not grow with the context.
+    """
+    device, state, read = next(model.parameters()).device, None, 0
+    for context in sorted(contexts):
+        while read < context:
+            place = torch.arange(read, min(read + piece, context)) % len(text)
+            _, state = model.features(text[place][None].long().to(device), state)
+            read += len(place)
+        assert state is not None
+        yield ContextCost(context, step_seconds(model, state, num_steps), state.num_bytes)
+
+
+@torch.no_grad()
+def cost_of_transformer(model: Transformer, contexts: Sequence[int], num_steps: int = 30) -> Iterator[ContextCost]:
+    """Times decoding with a cache of each size.
+
+    The cache is filled with noise, not by reading a text: a step costs the same, and 100,000 tokens need not be read.
+    """
+    for context in sorted(contexts):
+        state = KeyValues.random(model, rows=1, length=context, spare=num_steps + 3)
+        yield ContextCost(context, step_seconds(model, state, num_steps), state.num_bytes)
+        # Freed before the next, larger one is made.
+        del state
+
+
+def resident_bytes() -> int | None:
+    """Memory of this process right now; None where the system has no /proc."""
+    if not sys.platform.startswith("linux"):
+        return None
+    status = Path("/proc/self/status").read_text()
+    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(kilobytes) * 1024

@@ -1,0 +1,57 @@
+"""What `receptance.load` returns: a model with everything that belongs to it.
+
+    lm = receptance.load("model.pth")
+    logits, state = lm.model(tokens)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .checkpoints import load_model, open_checkpoint
+from .config import Config
+from .devices import default_device, multiplies
+from .models import RWKV
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A loaded model.
+
+    model      the `nn.Module`: `model(tokens, state) -> (logits, state)`, in evaluation mode
+    path       the file or folder it came from
+    """
+
+    model: RWKV
+    path: Path
+
+    @property
+    def config(self) -> Config:
+        """The model's shape."""
+        return self.model.config
+
+
+def load(
+    path_or_name: str | Path,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    **overrides: Any,
+) -> LanguageModel:
+    """Load any checkpoint: a `.pth` or `.safetensors` file, a Hugging Face folder, a hub id, `user/repo:file`.
+
+    dtype       None: as stored, except that a CPU without products in that precision computes in float32
+    device      None: the GPU where PyTorch finds one, else the CPU
+    overrides   `norm_eps`, `group_norm_eps`: what no tensor tells and no file says
+
+    Raises CheckpointError in one sentence where that is not one whole model.
+    """
+    checkpoint = open_checkpoint(path_or_name)
+    device = torch.device(device if device is not None else default_device())
+    if dtype is None:
+        dtype = checkpoint.dtype if multiplies(checkpoint.dtype, device) else torch.float32
+    model = load_model(checkpoint, dtype=dtype, device=device, **overrides)
+    return LanguageModel(model.eval(), checkpoint.path)

@@ -1,0 +1,112 @@
+"""Which form of an op serves a call, decided in this one place, and why the others do not.
+
+    ops.explain("wkv7", length=512)          # [("chunked", None), ("reference", "...")]: None means it serves
+    with ops.use("reference"): ...           # one form for every op that has it
+
+Forms stand in the order of preference; the first that does not refuse serves.  A refusal is a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import OpError
+from . import chunked, reference
+
+
+class Call(NamedTuple):
+    """What a form may look at before it agrees to serve: never the values."""
+
+    length: int
+    device: str
+    dtype: torch.dtype
+    needs_grad: bool
+
+
+class Form(NamedTuple):
+    """One way to compute an op: its name, its function, and `refuses(call)`, a sentence or None."""
+
+    name: str
+    function: Callable[..., tuple[Tensor, Tensor]]
+    refuses: Callable[[Call], str | None]
+
+
+def _always(_: Call) -> str | None:
+    return None
+
+
+def _at_least(length: int) -> Callable[[Call], str | None]:
+    def refuses(call: Call) -> str | None:
+        if call.length >= length:
+            return None
+        return f"below {length} tokens the time loop is faster"
+
+    return refuses
+
+
+# Where the chunked form overtakes the loop, measured with benchmarks/ops.py.
+FORMS: dict[str, tuple[Form, ...]] = {
+    "wkv7": (Form("chunked", chunked.wkv7, _at_least(8)), Form("reference", reference.wkv7, _always)),
+    "wkv6": (Form("chunked", chunked.wkv6, _at_least(8)), Form("reference", reference.wkv6, _always)),
+    "wkv4": (Form("chunked", chunked.wkv4, _at_least(8)), Form("reference", reference.wkv4, _always)),
+    "token_shift": (Form("chunked", chunked.token_shift, _always), Form("reference", reference.token_shift, _always)),
+}
+
+# The form that `use` asks for: one for the whole process, and a plain global so that torch.compile can follow it.
+_forced: str | None = None
+
+
+def call(op: str, like: Tensor, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    """Compute `op` with the first form that serves; `like` [B, T, ...] tells length, device and dtype."""
+    grad = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+    return choose(op, Call(like.shape[1], like.device.type, like.dtype, grad)).function(*inputs)
+
+
+def choose(op: str, call: Call) -> Form:
+    """The form that serves a call."""
+    if _forced in forms(op):
+        return next(form for form in FORMS[op] if form.name == _forced)
+    return next(form for form in FORMS[op] if form.refuses(call) is None)
+
+
+def forms(op: str) -> list[str]:
+    """The names of an op's forms, in the order of preference."""
+    return [form.name for form in FORMS[op]]
+
+
+def explain(
+    op: str,
+    length: int,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    needs_grad: bool = False,
+) -> list[tuple[str, str | None]]:
+    """Every form of `op` with None where it serves such a call, or the sentence why it does not."""
+    call = Call(length, device, dtype, needs_grad)
+    serving = choose(op, call).name
+    reasons: list[tuple[str, str | None]] = []
+    for form in FORMS[op]:
+        standing_by = f"{serving} was asked for" if _forced == serving else f"{serving} comes first"
+        reasons.append((form.name, None if form.name == serving else form.refuses(call) or standing_by))
+    return reasons
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Within this block every op that has a form called `name` is computed by it, whatever it would refuse.
+
+    Raises OpError at once where no op has such a form.
+    """
+    if not any(name in forms(op) for op in FORMS):
+        raise OpError(f"no op has a form called {name!r}")
+    global _forced
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before

@@ -1,0 +1,122 @@
+"""Every figure of the project, from plain numbers to a PNG (or PDF, SVG: the ending of the path decides).
+
+    plots.quickstart(Path("quickstart/plot.png"), tokens, losses, held_out, costs)
+
+Needs matplotlib: pip install 'receptance[plots]'.  Nothing else imports it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Distinguishable with every common kind of colour blindness, and in grey (Okabe and Ito).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+GREY = "#888888"
+
+
+@dataclass(frozen=True, slots=True)
+class ContextCost:
+    """What one more token costs after `context` tokens: median seconds, and bytes of the model's state."""
+
+    context: int
+    seconds: float
+    state_bytes: int
+
+
+def figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
+    """An empty figure with panels side by side.  Raises MissingExtraError without matplotlib."""
+    try:
+        # Figure itself and not pyplot: no window system is touched and no global state is left behind.
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("figures need matplotlib; install it with: pip install 'receptance[plots]'") from error
+    made = Figure(figsize=(4.6 * columns, 3.6), layout="constrained")
+    axes = [made.add_subplot(1, columns, column + 1) for column in range(columns)]
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.25)
+    return made, axes
+
+
+def save(made: Figure, path: Path) -> None:
+    """Writes beside the path and then renames, so that no half figure is ever seen."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        made.savefig(partial, dpi=150, format=path.suffix.lstrip(".") or "png")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def smoothed(values: Sequence[float], share: float = 0.02) -> list[float]:
+    """Mean of the last `share` of all values, at every place."""
+    width = max(1, int(len(values) * share))
+    return [sum(part) / len(part) for part in (values[max(0, i - width + 1) : i + 1] for i in range(len(values)))]
+
+
+def loss_curve(axes: Axes, tokens: Sequence[int], bits: Sequence[float], held_out: float | None) -> None:
+    """Training loss in bits per byte against tokens read, with the held-out loss at the end as a line."""
+    axes.plot(tokens, bits, color=COLOURS[0], alpha=0.25, linewidth=0.8)
+    axes.plot(tokens, smoothed(bits), color=COLOURS[0], label="training")
+    if held_out is not None:
+        axes.axhline(held_out, color=COLOURS[1], linestyle="--", label=f"held out, at the end: {held_out:.2f}")
+    axes.set(title="Learning", xlabel="tokens read", ylabel="bits per byte", ylim=(0, None), xlim=(0, None))
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.legend(frameon=False)
+
+
+def time_against_context(axes: Axes, costs: Mapping[str, Sequence[ContextCost]]) -> None:
+    """Median time of one decode step against context, one line a model."""
+    for colour, (name, points) in zip(COLOURS, costs.items(), strict=False):
+        axes.plot([p.context for p in points], [1e3 * p.seconds for p in points], "o-", color=colour, label=name)
+    axes.set(title="Time per token", ylabel="milliseconds", ylim=(0, None))
+    _context_axis(axes)
+
+
+def memory_against_context(axes: Axes, costs: Mapping[str, Sequence[ContextCost]]) -> None:
+    """Size of the state against context, one line a model."""
+    for colour, (name, points) in zip(COLOURS, costs.items(), strict=False):
+        axes.plot([p.context for p in points], [p.state_bytes / 1e6 for p in points], "o-", color=colour, label=name)
+    axes.set(title="Memory of the past, per sequence", ylabel="megabytes", yscale="log")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    _context_axis(axes)
+
+
+def quickstart(
+    path: Path,
+    tokens: Sequence[int],
+    bits: Sequence[float],
+    held_out: float | None,
+    costs: Mapping[str, Sequence[ContextCost]],
+) -> None:
+    """The figure of the quickstart: learning, time per token and memory against context.
+
+    tokens, bits   tokens read and training loss (bits per byte), step by step
+    held_out       loss on text that was not learned from, in the same unit
+    costs          cost of a token at several contexts, by the model's name
+    """
+    made, (learning, seconds, memory) = figure(columns=3)
+    loss_curve(learning, tokens, bits, held_out)
+    time_against_context(seconds, costs)
+    memory_against_context(memory, costs)
+    save(made, path)
+
+
+def _context_axis(axes: Axes) -> None:
+    axes.set(xlabel="tokens of context", xscale="log")
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.legend(frameon=False)
+
+
+def _thousands(value: float, _: object) -> str:
+    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k" if value >= 1e3 else f"{value:g}"

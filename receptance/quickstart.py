@@ -1,0 +1,303 @@
+"""The main job on real input, in a few minutes and with no download.
+
+    quickstart(Path("quickstart"))          # or on the command line: receptance quickstart
+
+Trains a small RWKV-7 from scratch on the source of Python's own standard library, in the parallel form; then shows what
+the recurrent form of the same model gives: the same logits, text that streams, and a cost per token that does not grow
+with the context.  Leaves a checkpoint and a figure behind.
+
+Ctrl-C ends the training early, and the demonstrations follow with what was learned so far; Ctrl-C again leaves.
+"""
+
+from __future__ import annotations
+
+import codecs
+import copy
+import random
+import sysconfig
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from . import plots
+from .baselines import Transformer
+from .config import Config
+from .errors import MissingExtraError
+from .evaluation import cost_of_rwkv, cost_of_transformer, resident_bytes
+from .models import build
+from .plots import ContextCost
+from .training import ByteCorpus, LiveProgress, Outcome, Recipe, Schedule, Trainer, bits, mean_loss
+from .verify import own_checks
+
+# Tests repeat themselves and outweigh all the rest; `encodings` and `pydoc_data` are tables and prose.
+LEFT_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "pydoc_data")
+# At the start of a line, where a definition stands.
+PROMPT = b"\n\ndef "
+SMALL = Config(version="7", vocab_size=256, num_layers=4, dim=192)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Sizes of the quickstart.  The tests shrink them."""
+
+    config: Config = SMALL
+    rows: int = 8
+    length: int = 128
+    learning_rate: float = 2e-3
+    measured_bytes: int = 100_000
+    compared_tokens: int = 500
+    spoken_bytes: int = 600
+    contexts: tuple[int, ...] = (1_000, 10_000, 100_000)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The figures of a run.
+
+    held_out_bits   loss on files that were not learned from, in bits per byte
+    differences     by dtype and way of reading: the largest difference of the logits from the plain time loop's, as a
+                    share of their standard deviation
+    costs           by model: what a token costs at each context
+    plot_path       None where matplotlib is not installed
+    """
+
+    num_parameters: int
+    outcome: Outcome
+    held_out_bits: float
+    differences: dict[str, dict[str, float]]
+    completion: str
+    bytes_per_second: float
+    costs: dict[str, list[ContextCost]]
+    model_path: Path
+    plot_path: Path | None
+
+
+def quickstart(out: Path, seconds: float = 90.0, console: Console | None = None, plan: Plan | None = None) -> Summary:
+    """Trains for `seconds`, shows the four demonstrations on `console`, writes model.pth and plot.png into `out`.
+
+    Raises DataError where this Python came without its source, and OSError where `out` cannot be written.
+    """
+    console, plan = console or Console(), plan or Plan()
+    # Before anything takes time: a folder that cannot be made should not cost a training.
+    out.mkdir(parents=True, exist_ok=True)
+    corpus = read_corpus(console)
+    model, outcome = train(corpus, plan, seconds, out / "model.pth", console)
+    held_out = measure(model, corpus, plan, console)
+    differences = show_agreement(model, corpus, plan, console)
+    completion, speed = show_stream(model, plan, console)
+    costs = show_costs(model, corpus, plan, console)
+    plot = draw(out / "plot.png", outcome, held_out, costs, console)
+    summary = Summary(
+        num_parameters=count(model),
+        outcome=outcome,
+        held_out_bits=held_out,
+        differences=differences,
+        completion=completion,
+        bytes_per_second=speed,
+        costs=costs,
+        model_path=out / "model.pth",
+        plot_path=plot,
+    )
+    show_next(summary, console)
+    return summary
+
+
+def read_corpus(console: Console) -> ByteCorpus:
+    """The standard library's source, with a fixed twentieth of its files kept for measuring."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    corpus = ByteCorpus.read(folder, "**/*.py", without=LEFT_OUT)
+    learned, kept = (f"{size(part.num_bytes)} in {part.num_files} files" for part in (corpus.train, corpus.held_out))
+    console.print(
+        f"[bold]Text[/]      {escape(str(folder))}: {learned} to learn from, {kept} held out", highlight=False
+    )
+    return corpus
+
+
+def train(corpus: ByteCorpus, plan: Plan, seconds: float, path: Path, console: Console) -> tuple[Any, Outcome]:
+    """An officially initialised model, trained in the parallel form and saved."""
+    torch.manual_seed(plan.seed)
+    model = build(plan.config)
+    recipe = Recipe(
+        schedule=Schedule(start=plan.learning_rate, end=plan.learning_rate / 10),
+        rows=plan.rows,
+        length=plan.length,
+        seconds=seconds,
+        seed=plan.seed,
+    )
+    with LiveProgress(console, "[bold]Training[/]") as live:
+        trainer = Trainer(model, corpus.train, recipe, on_step=live)
+        console.print(
+            f"[bold]Model[/]     RWKV-{plan.config.version}, {count(model) / 1e6:.1f}M parameters, bytes as tokens; "
+            f"{seconds:g} s with {torch.get_num_threads()} threads, matrix products in {dtype_name(trainer.precision)}",
+            highlight=False,
+        )
+        outcome = trainer.train(save_to=path)
+    if outcome.interrupted:
+        console.print("Stopped by hand; the demonstrations follow with what was learned so far.  Ctrl-C again leaves.")
+    return model, outcome
+
+
+def measure(model: Any, corpus: ByteCorpus, plan: Plan, console: Console) -> float:
+    """Bits per byte on files that were not learned from."""
+    held_out = bits(mean_loss(model, corpus.held_out, limit=plan.measured_bytes))
+    console.print(
+        f"[bold]Held out[/]  {held_out:.3f} bits per byte (a model that knows nothing needs 8)", highlight=False
+    )
+    return held_out
+
+
+def show_agreement(model: Any, corpus: ByteCorpus, plan: Plan, console: Console) -> dict[str, dict[str, float]]:
+    """Demonstration 1: one function, however it is called."""
+    tokens = corpus.held_out.bytes[: plan.compared_tokens][None].long()
+    differences = {
+        dtype_name(dtype): {
+            check.name: check.logits
+            for check in own_checks(copy.deepcopy(model).to(dtype), tokens, random.Random(plan.seed))
+        }
+        for dtype in (torch.float32, torch.float64)
+    }
+    title = f"1. The same logits, however {tokens.shape[1]} tokens are read"
+    ways = next(iter(differences.values()))
+    rows = [(way, *(f"{by_way[way]:.1e}" for by_way in differences.values())) for way in ways]
+    print_table(console, title, ("largest difference from the plain time loop", *differences), rows)
+    console.print("[dim]As a share of the logits' standard deviation; what remains is rounding.[/]")
+    return differences
+
+
+def show_stream(model: Any, plan: Plan, console: Console) -> tuple[str, float]:
+    """Demonstration 2: the model goes on after the prompt, byte by byte, with a state of fixed size."""
+    console.print(
+        f"\n[bold]2. Speaking as an RNN[/], after {escape(repr(PROMPT.decode().lstrip()))}\n", highlight=False
+    )
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text, start = PROMPT.decode().lstrip(), time.perf_counter()
+    write(console, text)
+    for byte in stream(model, PROMPT, plan.spoken_bytes, seed=plan.seed):
+        piece = printable(decoder.decode(bytes([byte])))
+        text += piece
+        write(console, piece)
+    speed = plan.spoken_bytes / (time.perf_counter() - start)
+    console.print(
+        f"\n\n[dim]{speed:,.0f} tokens/s; the whole memory of the past is a state of "
+        f"{size(model.zero_state(1).num_bytes)}[/]",
+        highlight=False,
+    )
+    return text, speed
+
+
+def choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
+    """Draws a token from logits [V], out of the likeliest ones that together reach the share `top_p`."""
+    share, token = torch.softmax(logits.float() / temperature, -1).sort(descending=True)
+    # A token stays if those before it have not reached top_p; so the likeliest always does.
+    share = share.where(share.cumsum(-1) - share < top_p, 0.0)
+    return int(token[torch.multinomial(share, 1, generator=generator)])
+
+
+def stream(
+    model: Any, prompt: bytes, count: int, temperature: float = 0.7, top_p: float = 0.9, seed: int = 0
+) -> Iterator[int]:
+    """`count` bytes that follow the prompt, each as soon as it is known; the state is all that is remembered."""
+    generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    given, state = torch.tensor([list(prompt)], device=device), None
+    for _ in range(count):
+        # Not around the loop: a generator must not leave gradients switched off for its caller between two bytes.
+        with torch.no_grad():
+            logits, state = model(given, state)
+        byte = choose(logits[0, -1].cpu(), temperature, top_p, generator)
+        given = torch.tensor([[byte]], device=device)
+        yield byte
+
+
+def show_costs(model: Any, corpus: ByteCorpus, plan: Plan, console: Console) -> dict[str, list[ContextCost]]:
+    """Demonstration 3: time and memory of one more token, after a short and after a long context."""
+    peer = Transformer.like(model).eval()
+    names = f"RWKV-{plan.config.version}, {count(model) / 1e6:.1f}M", f"Transformer, {count(peer) / 1e6:.1f}M"
+    makers: tuple[Callable[[], Iterable[ContextCost]], ...] = (
+        lambda: cost_of_rwkv(model, corpus.held_out.bytes, plan.contexts),
+        lambda: cost_of_transformer(peer, plan.contexts),
+    )
+    costs: dict[str, list[ContextCost]] = {}
+    rows: list[tuple[str, ...]] = []
+    for name, make in zip(names, makers, strict=True):
+        costs[name] = []
+        for cost in make():
+            costs[name].append(cost)
+            resident = resident_bytes()
+            figures = f"{1e3 * cost.seconds:.2f} ms", size(cost.state_bytes), size(resident) if resident else "unknown"
+            rows.append((name, f"{cost.context:,}", *figures))
+    header = ("model", "context", "time per token", "memory of the past", "whole process")
+    print_table(console, "3. What one more token costs", header, rows)
+    console.print("[dim]The Transformer's cache is filled with noise of that length: same work, no long reading.[/]")
+    return costs
+
+
+def draw(
+    path: Path, outcome: Outcome, held_out: float, costs: dict[str, list[ContextCost]], console: Console
+) -> Path | None:
+    """Demonstration 4: the figure; None, with a sentence, where matplotlib is not installed."""
+    used = [step for step in outcome.steps if not step.skipped]
+    try:
+        plots.quickstart(path, [step.tokens for step in used], [bits(step.loss) for step in used], held_out, costs)
+    except MissingExtraError as error:
+        console.print(f"The plot was left out: {escape(str(error))}", highlight=False)
+        return None
+    return path
+
+
+def show_next(summary: Summary, console: Console) -> None:
+    """What was written and what to try with it."""
+    model = escape(str(summary.model_path))
+    console.print(
+        f"\n[bold]4. Written[/]  {model}" + (f", {escape(str(summary.plot_path))}" if summary.plot_path else "")
+    )
+    console.print(
+        f"\n[bold]Next[/]\n"
+        f"  receptance info {model}\n"
+        f"  receptance verify {model}\n"
+        f"  receptance convert {model} {escape(str(summary.model_path.with_suffix('.safetensors')))}\n"
+        f"  python -c \"import receptance; print(receptance.load('{model}').config)\"",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_table(console: Console, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print()
+    console.print(table, highlight=False)
+
+
+def write(console: Console, text: str) -> None:
+    """Text as it is, at once and without a line end."""
+    console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Without control characters, which could play tricks on a terminal."""
+    return "".join(letter if letter in "\n\t" or letter.isprintable() else "\ufffd" for letter in text)
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:,.0f} kB"

@@ -1,0 +1,183 @@
+"""What a model remembers of the past: a value that is passed in and returned, never kept inside a module.
+
+    logits, state = model(tokens)
+    logits, state = model(more, state)       # goes on where it stopped
+    fork = state                             # nothing changes a State in place, so a reference is a fork
+    state.save("chat.safetensors", model)
+
+This is the only file that knows how a state is laid out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .config import Config
+from .errors import StateError
+from .ops.reference import EMPTY_MAX
+
+FORMAT = "receptance-state-1"
+
+
+class Remembering(Protocol):
+    """A model, as far as its states are concerned."""
+
+    config: Config
+
+    def state_dict(self) -> Mapping[str, Tensor]: ...
+
+
+class State(NamedTuple):
+    """The memory of B rows.
+
+    shift [L, 2, B, C]     the last input of each layer's time mix and channel mix, in the dtype of the activations
+    wkv   [L, B, H, N, N]  each layer's matrix S[v, k], float32 (float64 in a float64 model);
+                           RWKV-4: [L, B, 3, A] = numerator, denominator, maximum
+    """
+
+    shift: Tensor
+    wkv: Tensor
+
+    @classmethod
+    def zeros(
+        cls,
+        config: Config,
+        rows: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> State:
+        """The empty memory of `rows` sequences, for a model whose activations are of `dtype`."""
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        shift = torch.zeros(config.num_layers, 2, rows, config.dim, device=device, dtype=dtype)
+        wkv = torch.zeros(config.num_layers, rows, *config.state_shape, device=device, dtype=wide)
+        if config.version == "4":
+            wkv[:, :, 2] = EMPTY_MAX
+        return cls(shift, wkv)
+
+    @classmethod
+    def stack(cls, states: Sequence[State]) -> State:
+        """The rows of several states, one after the other, as one batch."""
+        if not states:
+            raise StateError("there is no state to stack; give at least one")
+        return cls(torch.cat([s.shift for s in states], 2), torch.cat([s.wkv for s in states], 1))
+
+    @classmethod
+    def from_tuned(cls, tensors: Mapping[str, Tensor], config: Config) -> State:
+        """One row from a state-tuned file of the official trainers: `blocks.N.att.time_state [H, N, N]`.
+
+        They are stored as S[v, k] for every generation, and the token shift starts at zero.
+        Raises StateError where a layer is missing or has another shape.
+        """
+        state = cls.zeros(config, 1)
+        for layer in range(config.num_layers):
+            name = f"blocks.{layer}.att.time_state"
+            if name not in tensors:
+                raise StateError(f"the state file has no {name}; it is of a model with fewer layers or no state file")
+            if tensors[name].shape != config.state_shape:
+                raise StateError(
+                    f"{name} is {list(tensors[name].shape)} and the model needs {list(config.state_shape)}; "
+                    f"it was tuned for another model"
+                )
+            state.wkv[layer, 0] = tensors[name].to(state.wkv.dtype)
+        return state
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return self.wkv.shape[1]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the state takes; it does not depend on how much has been read."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self)
+
+    def rows(self, index: Tensor | Sequence[int] | slice) -> State:
+        """Some rows, in the given order; a row may be taken more than once."""
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index, device=self.wkv.device)
+        return State(self.shift[:, :, index], self.wkv[:, index])
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> State:
+        """On another device, or for activations of another dtype (the recurrent part stays at least float32)."""
+        wide = None if dtype is None else torch.float64 if dtype == torch.float64 else torch.float32
+        return State(self.shift.to(device=device, dtype=dtype), self.wkv.to(device=device, dtype=wide))
+
+    def detach(self) -> State:
+        """Cut off from the graph: for truncated back-propagation through time."""
+        return State(self.shift.detach(), self.wkv.detach())
+
+    def clone(self) -> State:
+        """A copy that shares no memory."""
+        return State(self.shift.clone(), self.wkv.clone())
+
+    def save(self, path: str | os.PathLike[str], model: Remembering) -> None:
+        """Write a safetensors file that only this model, in any format or precision, will load again."""
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        metadata = {"format": FORMAT, "fingerprint": fingerprint(model), "version": model.config.version}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._asdict().items()}
+        try:
+            save_file(tensors, partial, metadata)
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: Remembering) -> State:
+        """Read what `save` wrote.
+
+        Raises StateError where the file is not a state, is damaged, or was saved from another model.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise StateError(f"{path} is a safetensors file but not a saved state")
+                if metadata.get("fingerprint") != fingerprint(model):
+                    raise StateError(
+                        f"{path} was saved from another model (RWKV-{metadata.get('version')}); "
+                        f"load it into the one it is of"
+                    )
+                state = cls(file.get_tensor("shift"), file.get_tensor("wkv"))
+        except FileNotFoundError:
+            raise StateError(f"{path} does not exist") from None
+        except (SafetensorError, OSError) as error:
+            raise StateError(f"{path} cannot be read as a saved state: {error}") from error
+        state.check(model.config)
+        return state
+
+    def check(self, config: Config, rows: int | None = None) -> None:
+        """Raise StateError unless this is the state of such a model (and of so many rows)."""
+        rows = self.num_rows if rows is None else rows
+        shift, wkv = (config.num_layers, 2, rows, config.dim), (config.num_layers, rows, *config.state_shape)
+        if self.shift.shape != shift or self.wkv.shape != wkv:
+            raise StateError(
+                f"a state of shapes {list(self.shift.shape)} and {list(self.wkv.shape)} does not fit; "
+                f"this model and batch need {list(shift)} and {list(wkv)}"
+            )
+
+
+def fingerprint(model: Remembering) -> str:
+    """A name for a model: its Config and its layer norms, rounded to bfloat16.
+
+    Layer norms are kept by every file format and left alone by every quantisation, so the name is the same for the same
+    weights in any of them; two finetunes of one model differ in them.
+    """
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    tensors: Mapping[str, Any] = model.state_dict()
+    for name in sorted(tensors):
+        if ".ln" in name or name.startswith("ln_out."):
+            rounded = tensors[name].detach().to(torch.bfloat16).cpu().contiguous()
+            digest.update(name.encode())
+            digest.update(rounded.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]

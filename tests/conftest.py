@@ -1,0 +1,64 @@
+"""What all tests share: the machine's cores divided fairly, one seed, and the folder of external fixtures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# pytest-xdist starts one process a worker: without this, each of them would start a thread for every core.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+THREADS = max(1, (os.cpu_count() or 1) // _WORKERS)
+os.environ.setdefault("NUMBA_NUM_THREADS", str(THREADS))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> None:
+    import torch
+
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The folder of real weights and expected outputs, which lies beside the checkout and is never committed."""
+    folder = ROOT.parent / "shared" / "fixtures"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/fixtures, which is not part of the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Path of a small `.pth` of a given version, with weights that leave no part of the model idle."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def write(version: str) -> Path:
+        path = folder / f"rwkv{version}.pth"
+        if not path.exists():
+            import torch
+
+            from receptance import Config, build
+            from receptance.checkpoints import save_checkpoint
+
+            torch.manual_seed(0)
+            model = build(Config(version=version, vocab_size=60, num_layers=2, dim=64, head_size=16))
+            with torch.no_grad():
+                # The official initialisation starts with matrices of zeros, behind which errors would hide.
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.1)
+            save_checkpoint(model, path)
+        return path
+
+    return write

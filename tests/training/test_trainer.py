@@ -1,0 +1,250 @@
+"""The loop: it learns, keeps its budget, survives bad gradients and Ctrl-C, and is repeatable."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import receptance
+from receptance.baselines import LSTM, Transformer
+from receptance.config import Config
+from receptance.errors import ConfigError
+from receptance.models import build
+from receptance.training import (
+    ByteText,
+    LiveProgress,
+    Recipe,
+    Schedule,
+    Step,
+    Trainer,
+    TrainingError,
+    bits,
+    mean_loss,
+)
+
+SYMBOLS = 16
+
+
+def markov_text(length: int, seed: int) -> ByteText:
+    """Every symbol is followed by one of three others with shares 1/2, 1/4, 1/4: 1.5 bits a symbol, no less."""
+    generator = torch.Generator().manual_seed(0)
+    followers = torch.stack([torch.randperm(SYMBOLS, generator=generator)[:3] for _ in range(SYMBOLS)]).tolist()
+    choices = torch.multinomial(
+        torch.tensor([0.5, 0.25, 0.25]), length, replacement=True, generator=generator.manual_seed(seed)
+    )
+    text, symbol = bytearray(), 0
+    for choice in choices.tolist():
+        symbol = followers[symbol][choice]
+        text.append(symbol)
+    return ByteText(torch.frombuffer(text, dtype=torch.uint8), 1)
+
+
+def small_lstm() -> LSTM:
+    torch.manual_seed(0)
+    return LSTM(SYMBOLS, 1, 16)
+
+
+def small_rwkv(version: str = "7") -> Any:
+    torch.manual_seed(0)
+    return build(Config(version=version, vocab_size=SYMBOLS, num_layers=2, dim=32, head_size=16))
+
+
+def recipe(**changes: Any) -> Recipe:
+    standard: dict[str, Any] = {
+        "schedule": Schedule(start=1e-2, end=1e-3, warmup_steps=2),
+        "rows": 4,
+        "length": 16,
+        "tokens": 640,
+        "precision": torch.float32,
+    }
+    return Recipe(**standard | changes)
+
+
+TEXT = markov_text(20_000, seed=1)
+
+
+LEARNERS: dict[str, Any] = {
+    "rwkv-4": lambda: small_rwkv("4"),
+    "rwkv-5.2": lambda: small_rwkv("5.2"),
+    "rwkv-6": lambda: small_rwkv("6"),
+    "rwkv-7": lambda: small_rwkv("7"),
+    "transformer": lambda: Transformer(SYMBOLS, 2, 32, 2),
+    "lstm": lambda: LSTM(SYMBOLS, 1, 48),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [*((name, torch.float32) for name in LEARNERS), ("rwkv-7", torch.bfloat16)], ids=str
+)
+def test_it_learns_a_source_down_to_its_entropy_and_no_further(name: str, precision: torch.dtype) -> None:
+    """1.5 bits is what the source holds: clearly less would mean that the model sees what it should predict."""
+    model = LEARNERS[name]()
+    plan = recipe(tokens=80 * 16 * 32, rows=16, length=32, precision=precision)
+    outcome = Trainer(model, TEXT, plan).train()
+    assert bits(outcome.steps[0].loss) > 3.9
+    assert 1.45 < bits(mean_loss(model, markov_text(8_000, seed=2), length=100)) < 1.6
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_token_budget_is_kept_to_the_step_and_the_rate_follows_it() -> None:
+    outcome = Trainer(small_lstm(), TEXT, recipe(tokens=10 * 64)).train()
+    assert [step.tokens for step in outcome.steps] == [64 * n for n in range(1, 11)]
+    assert not outcome.interrupted and outcome.num_skipped == 0
+    schedule = Schedule(start=1e-2, end=1e-3, warmup_steps=2)
+    expected = [schedule(n, (n - 2) / (10 - 2)) for n in range(10)]
+    assert [step.learning_rate for step in outcome.steps] == pytest.approx(expected)
+
+
+def test_a_time_budget_ends_the_training() -> None:
+    outcome = Trainer(small_lstm(), TEXT, recipe(tokens=None, seconds=0.3)).train()
+    assert 0.3 <= outcome.steps[-1].seconds < 2
+    assert outcome.steps[-2].share < 1 <= outcome.steps[-1].share
+    assert outcome.steps[-1].learning_rate < 2e-3
+
+
+def test_the_same_seed_gives_the_same_model() -> None:
+    def train(seed: int) -> torch.Tensor:
+        model = small_lstm()
+        Trainer(model, TEXT, recipe(seed=seed)).train()
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    assert torch.equal(train(1), train(1))
+    assert not torch.equal(train(1), train(2))
+
+
+def test_groups_keep_their_multiple_of_the_rate() -> None:
+    model = small_rwkv()
+    trainer = Trainer(model, TEXT, recipe())
+    trainer.train()
+    multiples = {group["lr_multiple"]: group["lr"] for group in trainer.optimizer.param_groups}
+    assert len(multiples) == 2
+    assert multiples[2.0] == 2 * multiples[1.0] == 2 * trainer.steps[-1].learning_rate
+
+
+def test_a_tiny_gradient_still_moves_a_parameter_by_the_rate() -> None:
+    model = small_lstm()
+    trainer = Trainer(model, TEXT, recipe(weight_decay=0.0))
+    before = [p.detach().clone() for p in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-13)
+    trainer.optimizer.step()
+    for old, new in zip(before, model.parameters(), strict=True):
+        assert torch.allclose(old - new, torch.full_like(old, 1e-2), rtol=1e-3)
+
+
+def test_the_gradient_is_clipped() -> None:
+    model = small_lstm()
+    norms = []
+    plan = recipe(clip=1e-3, tokens=64)
+    trainer = Trainer(model, TEXT, plan)
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: norms.append(math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters())))
+    )
+    trainer.train()
+    assert norms == pytest.approx([1e-3], rel=1e-3)
+
+
+class Poisoned(LSTM):
+    """Gives NaN features at the calls listed in `poison`."""
+
+    def __init__(self, poison: set[int]) -> None:
+        super().__init__(SYMBOLS, 1, 16)
+        self.poison, self.calls = poison, 0
+
+    def features(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        x, state = super().features(tokens, state)
+        self.calls += 1
+        return (x * math.nan if self.calls - 1 in self.poison else x), state
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    model = Poisoned({0, 3})
+    seen: list[torch.Tensor] = []
+    with caplog.at_level(logging.WARNING):
+        trainer = Trainer(model, TEXT, recipe(), lambda step: seen.append(model.head.weight.detach().clone()))
+        outcome = trainer.train()
+    assert [step.number for step in outcome.steps if step.skipped] == [0, 3]
+    assert torch.equal(seen[2], seen[3]) and not torch.equal(seen[3], seen[4])
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert math.isfinite(outcome.steps[-1].smooth_loss)
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == ["step 0 skipped", "step 3 skipped"]
+
+
+def test_a_training_that_never_becomes_finite_stops() -> None:
+    with pytest.raises(TrainingError, match="lower the learning rate"):
+        Trainer(Poisoned(set(range(10_000))), TEXT, recipe(tokens=10**9)).train()
+
+
+def test_ctrl_c_finishes_the_step_saves_and_returns(tmp_path: Path) -> None:
+    def interrupt(step: Step) -> None:
+        if step.number == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    model, path, before = small_rwkv(), tmp_path / "model.pth", signal.getsignal(signal.SIGINT)
+    outcome = Trainer(model, TEXT, recipe(tokens=10**9), interrupt).train(save_to=path)
+    assert outcome.interrupted and len(outcome.steps) == 4
+    assert signal.getsignal(signal.SIGINT) is before
+    saved = receptance.load(path).model.state_dict()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in model.state_dict().items())
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pth"]
+
+
+def test_a_second_ctrl_c_is_an_ordinary_one() -> None:
+    def interrupt(step: Step) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(small_lstm(), TEXT, recipe(tokens=10**9), interrupt).train()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_in_another_thread_leaves_signals_alone() -> None:
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(Trainer(small_lstm(), TEXT, recipe()).train()))
+    thread.start()
+    thread.join()
+    assert len(outcomes[0].steps) == 10
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_loss_speed_and_time_left(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    with LiveProgress(console, "training") as live:
+        outcome = Trainer(small_lstm(), TEXT, recipe(), live).train()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"loss {outcome.steps[-1].smooth_loss:.3f}" in shown
+    assert f"{bits(outcome.steps[-1].smooth_loss):.2f} bits/byte" in shown
+    assert "tokens/s" in shown and "0 s left" in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seconds": 3.0}, "set one of them"),
+        ({"tokens": None}, "set one of them"),
+        ({"tokens": 0}, "above 0"),
+        ({"rows": 0}, "1 or more"),
+    ],
+)
+def test_bad_recipes_are_one_sentence(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe(**changes)
+
+
+def test_validation_carries_the_state() -> None:
+    """The loss of a stream read in short pieces is that of the same stream read at once."""
+    model, text = small_lstm().double(), markov_text(500, seed=3)
+    assert mean_loss(model, text, rows=3, length=7) == pytest.approx(
+        mean_loss(model, text, rows=3, length=500), abs=1e-12
+    )
