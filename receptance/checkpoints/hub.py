@@ -4,7 +4,7 @@ find("model.pth")                       # a local file or folder, as it is
 find("user/repo")                       # downloaded, if there is one checkpoint in it
 find("user/repo:model.pth")             # one file of a repository
 
-Downloads go through `huggingface_hub`: they show their progress, continue where they were interrupted, are kept, and
+Downloads go through `huggingface_hub`: they show their progress, go on where the line broke, keep what is complete, and
 respect HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE.
 """
 
@@ -14,6 +14,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -78,7 +79,7 @@ def _choices(repo: str, files: Sequence[str], most: int = 12) -> str:
 
 def _list_files(repo: str) -> list[str]:
     """All files of a repository; without a connection, those that an earlier download left here."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
@@ -86,11 +87,20 @@ def _list_files(repo: str) -> list[str]:
     except HfHubHTTPError as error:
         raise _failure(repo, error) from error
     except Exception as error:
-        try:
-            kept = Path(snapshot_download(repo, local_files_only=True))
-        except Exception:
+        kept = _kept(repo)
+        if kept is None:
             raise _failure(repo, error) from error
         return [file.relative_to(kept).as_posix() for file in kept.rglob("*") if file.is_file()]
+
+
+def _kept(repo: str) -> Path | None:
+    """The folder of an earlier download, where it is complete in the one form or the other."""
+    from huggingface_hub import snapshot_download
+
+    for pattern in (*_FOLDER_WEIGHTS, *(f"*{ending}" for ending in ENDINGS)):
+        with suppress(Exception):
+            return Path(snapshot_download(repo, local_files_only=True, allow_patterns=[*_FOLDER_FILES, pattern]))
+    return None
 
 
 def _failure(name: str, error: Exception) -> CheckpointError:
@@ -108,4 +118,4 @@ def _failure(name: str, error: Exception) -> CheckpointError:
         if isinstance(error, kind):
             return CheckpointError(f"cannot get {name}: {reason}")
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return CheckpointError(f"cannot get {name} from the hub ({first}); try again, the download continues where it was")
+    return CheckpointError(f"cannot get {name} from the hub ({first}); try again, files that were complete are kept")

@@ -27,7 +27,8 @@ def convert(
 
     refuse_existing(dst, force)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("converting", total=None)
 
         def progress(done: int, total: int) -> None:
