@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+
+# Instructions with which a CPU multiplies matrices in half precision; without any, PyTorch only imitates it, slowly.
+INSTRUCTIONS = {torch.bfloat16: ("avx512_bf16", "amx_bf16"), torch.float16: ("avx512_fp16", "amx_fp16")}
 
 
 def default_device() -> torch.device:
@@ -15,16 +20,14 @@ def default_device() -> torch.device:
 
 
 def multiplies(dtype: torch.dtype, device: torch.device | str = "cpu") -> bool:
-    """Whether the device has instructions for products in `dtype`; without them PyTorch only imitates, slowly."""
+    """Whether the device has instructions for matrix products in `dtype`."""
     kind = torch.device(device).type
-    if dtype in (torch.float32, torch.float64):
+    if dtype not in INSTRUCTIONS:
         return True
     if kind == "cuda":
         return dtype == torch.float16 or bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind != "cpu":
         return True
-    if not torch.backends.mkldnn.is_available():
-        return False
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float16 and bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    # PyTorch before 2.10 cannot say; float32 is always right.
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(known.get(name) for name in INSTRUCTIONS[dtype])

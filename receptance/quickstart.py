@@ -196,14 +196,15 @@ def show_stream(model: Any, plan: Plan, console: Console) -> tuple[str, float]:
 
 def choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
     """Draws a token from logits [V], out of the likeliest ones that together reach the share `top_p`."""
-    share, token = torch.softmax(logits.float() / temperature, -1).sort(descending=True)
+    share, token = torch.softmax(logits.float(), -1).sort(descending=True)
     # A token stays if those before it have not reached top_p; so the likeliest always does.
     share = share.where(share.cumsum(-1) - share < top_p, 0.0)
-    return int(token[torch.multinomial(share, 1, generator=generator)])
+    # Sharpened after the cut, as the official runtime does: a token that is merely likely is not made the only one.
+    return int(token[torch.multinomial(share ** (1 / temperature), 1, generator=generator)])
 
 
 def stream(
-    model: Any, prompt: bytes, count: int, temperature: float = 0.7, top_p: float = 0.9, seed: int = 0
+    model: Any, prompt: bytes, count: int, temperature: float = 0.8, top_p: float = 0.95, seed: int = 0
 ) -> Iterator[int]:
     """`count` bytes that follow the prompt, each as soon as it is known; the state is all that is remembered."""
     generator = torch.Generator().manual_seed(seed)

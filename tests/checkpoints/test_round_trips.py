@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from receptance import CheckpointError
-from receptance.checkpoints import convert, load_model, open_checkpoint, save_checkpoint
+from receptance.checkpoints import Checkpoint, convert, load_model, open_checkpoint, save_checkpoint
 from receptance.checkpoints.hf import FOLDER_DIALECTS
 
 from .weights import CONFIGS, VERSIONS, official_weights, same, unused_weights
@@ -28,8 +28,7 @@ def formats(version: str) -> tuple[str, ...]:
 PAIRS = [(version, *pair) for version in VERSIONS for pair in itertools.product(formats(version), repeat=2)]
 
 
-def contents(path: Path) -> dict[str, Tensor]:
-    checkpoint = open_checkpoint(path)
+def contents(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return {name: checkpoint.tensor(name) for name in checkpoint.tensors}
 
 
@@ -38,13 +37,13 @@ def contents(path: Path) -> dict[str, Tensor]:
 def test_there_and_back(version: str, first: str, second: str, dtype: torch.dtype, tmp_path: Path) -> None:
     weights = official_weights(CONFIGS[version], dtype)
     torch.save(weights, tmp_path / "official.pth")
-    source, between, back = tmp_path / first, tmp_path / f"b{second}", tmp_path / "back.pth"
-    assert convert(tmp_path / "official.pth", source, shard_bytes=SHARD_BYTES) == []
-    assert convert(source, between, shard_bytes=SHARD_BYTES) == []
-    assert convert(between, back) == []
-    assert same(contents(source), weights) and same(contents(between), weights)
-    assert same(torch.load(back, weights_only=True, mmap=True), weights)
-    assert open_checkpoint(between).config == CONFIGS[version]
+    source = tmp_path / "official.pth"
+    for number, name in enumerate((first, second, "back.pth")):
+        checkpoint = open_checkpoint(source)
+        assert checkpoint.config == CONFIGS[version] and same(contents(checkpoint), weights)
+        source = tmp_path / f"{number}{name}"
+        assert convert(checkpoint, source, shard_bytes=SHARD_BYTES) == []
+    assert same(torch.load(source, weights_only=True, mmap=True), weights)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -1,0 +1,45 @@
+"""`receptance.load`: the module, in evaluation mode, in a dtype that this machine can compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import receptance
+from receptance import CheckpointError, devices
+from receptance.checkpoints import save_checkpoint
+
+
+@pytest.mark.parametrize("version", ["4", "6", "7"])
+def test_load(small_checkpoint: Callable[[str], Path], version: str) -> None:
+    path = small_checkpoint(version)
+    lm = receptance.load(path)
+    assert lm.config.version == version
+    assert lm.path == path
+    assert not lm.model.training
+    logits, state = lm.model(torch.tensor([[1, 2, 3]]))
+    again, _ = lm.model(torch.tensor([[4]]), state)
+    assert logits.shape == (1, 3, 60)
+    assert again.shape == (1, 1, 60)
+    assert receptance.load(path, dtype=torch.float64).model.head.weight.dtype == torch.float64
+
+
+def test_stored_dtype_where_the_machine_multiplies_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = receptance.build(receptance.Config(version="7", vocab_size=20, num_layers=1, dim=64), dtype=torch.bfloat16)
+    save_checkpoint(model, tmp_path / "m.pth")
+    for able, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"avx512_bf16": able}, raising=False)
+        assert devices.multiplies(torch.bfloat16) is able
+        assert receptance.load(tmp_path / "m.pth", device="cpu").model.head.weight.dtype == dtype
+    forced = receptance.load(tmp_path / "m.pth", dtype=torch.bfloat16, device="cpu")
+    assert forced.model.head.weight.dtype == torch.bfloat16
+
+
+def test_overrides_and_refusals(small_checkpoint: Callable[[str], Path]) -> None:
+    path = small_checkpoint("7")
+    assert receptance.load(path, group_norm_eps=1e-5).config.group_norm_eps == 1e-5
+    with pytest.raises(CheckpointError, match="missing"):
+        receptance.load(path.with_name("missing.pth"))
