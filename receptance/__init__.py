@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import Config
-    from .errors import CheckpointError, ConfigError, MissingExtraError, OpError, ReceptanceError, StateError
+    from .errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        MissingExtraError,
+        OpError,
+        ReceptanceError,
+        StateError,
+        TrainingError,
+    )
     from .language_model import LanguageModel, load
     from .models import RWKV, build
     from .state import State
@@ -29,12 +38,14 @@ __all__ = [
     "CheckpointError",
     "Config",
     "ConfigError",
+    "DataError",
     "LanguageModel",
     "MissingExtraError",
     "OpError",
     "ReceptanceError",
     "State",
     "StateError",
+    "TrainingError",
     "__version__",
     "build",
     "load",
@@ -43,7 +54,16 @@ __all__ = [
 # Which module a public name comes from.
 _HOMES = {
     "config": ("Config",),
-    "errors": ("CheckpointError", "ConfigError", "MissingExtraError", "OpError", "ReceptanceError", "StateError"),
+    "errors": (
+        "CheckpointError",
+        "ConfigError",
+        "DataError",
+        "MissingExtraError",
+        "OpError",
+        "ReceptanceError",
+        "StateError",
+        "TrainingError",
+    ),
     "language_model": ("LanguageModel", "load"),
     "models": ("RWKV", "build"),
     "state": ("State",),

@@ -20,6 +20,14 @@ class StateError(ReceptanceError):
     """A state that belongs to another model or does not have its shape."""
 
 
+class DataError(ReceptanceError):
+    """Training data that is missing, unreadable or too small."""
+
+
+class TrainingError(ReceptanceError):
+    """A training that cannot go on."""
+
+
 class OpError(ReceptanceError, ValueError):
     """Tensors that an op cannot take, or a form of an op that does not exist here."""
 

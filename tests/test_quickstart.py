@@ -18,8 +18,9 @@ from rich.console import Console
 
 import receptance
 from receptance.config import Config
+from receptance.errors import DataError
 from receptance.quickstart import LEFT_OUT, Plan, Summary, choose, printable, quickstart, stream
-from receptance.training import ByteCorpus, DataError, bits, mean_loss
+from receptance.training import ByteCorpus, bits, mean_loss
 
 from .conftest import ROOT
 

@@ -6,24 +6,22 @@ outcome = Trainer(model, corpus.train, recipe).train(save_to=Path("model.pth"))
 print(bits(mean_loss(model, corpus.held_out)))
 """
 
-from .data import ByteCorpus, ByteText, DataError
+from .data import ByteCorpus, ByteText
 from .loss import next_token_loss
 from .progress import LiveProgress
 from .schedule import Schedule
-from .trainer import Outcome, Recipe, Step, Trainer, TrainingError
+from .trainer import Outcome, Recipe, Step, Trainer
 from .validation import bits, mean_loss
 
 __all__ = [
     "ByteCorpus",
     "ByteText",
-    "DataError",
     "LiveProgress",
     "Outcome",
     "Recipe",
     "Schedule",
     "Step",
     "Trainer",
-    "TrainingError",
     "bits",
     "mean_loss",
     "next_token_loss",

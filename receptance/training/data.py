@@ -19,13 +19,9 @@ from pathlib import Path, PurePath
 import torch
 from torch import Tensor
 
-from ..errors import ReceptanceError
+from ..errors import DataError
 
 DOCUMENT_END = 0
-
-
-class DataError(ReceptanceError):
-    """Training data that is missing, unreadable or too small."""
 
 
 def held_out(path: PurePath, percent: float) -> bool:

@@ -23,17 +23,14 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import save_checkpoint
-from ..errors import ConfigError, ReceptanceError
+from ..devices import multiplies
+from ..errors import ConfigError, TrainingError
 from .data import ByteText
 from .loss import next_token_loss
 from .schedule import Schedule
 
 log = logging.getLogger(__name__)
 PATIENCE = 50
-
-
-class TrainingError(ReceptanceError):
-    """A training that cannot go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,15 +114,6 @@ class Outcome:
         return sum(step.skipped for step in self.steps)
 
 
-def fast_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it in hardware, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    # PyTorch before 2.10 cannot say; float32 is always right.
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
-    return torch.bfloat16 if known.get("avx512_bf16") or known.get("amx_bf16") else torch.float32
-
-
 class Trainer:
     """Trains `model` in place on random pieces of `text`; calls `on_step` after every step."""
 
@@ -135,7 +123,8 @@ class Trainer:
         self.model, self.text, self.recipe = model, text, recipe
         self.on_step = on_step
         self.device = next(model.parameters()).device
-        self.precision = recipe.precision or fast_precision(self.device)
+        half = multiplies(torch.bfloat16, self.device)
+        self.precision = recipe.precision or (torch.bfloat16 if half else torch.float32)
         self.generator = torch.Generator().manual_seed(recipe.seed)
         groups = model.param_groups(recipe.schedule.start, recipe.weight_decay)
         fused = self.device.type in ("cpu", "cuda")

@@ -7,7 +7,8 @@ from pathlib import Path, PurePath
 import pytest
 import torch
 
-from receptance.training.data import ByteCorpus, ByteText, DataError, held_out
+from receptance.errors import DataError
+from receptance.training.data import ByteCorpus, ByteText, held_out
 
 
 def text_of(data: bytes) -> ByteText:

@@ -17,7 +17,7 @@ from rich.console import Console
 import receptance
 from receptance.baselines import LSTM, Transformer
 from receptance.config import Config
-from receptance.errors import ConfigError
+from receptance.errors import ConfigError, TrainingError
 from receptance.models import build
 from receptance.training import (
     ByteText,
@@ -26,7 +26,6 @@ from receptance.training import (
     Schedule,
     Step,
     Trainer,
-    TrainingError,
     bits,
     mean_loss,
 )
