@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -34,12 +35,9 @@ def test_the_homes_table_is_complete() -> None:
 
 def test_type_checkers_see_the_same_names() -> None:
     source = (ROOT / "receptance" / "__init__.py").read_text("utf-8")
-    block = source.split("if TYPE_CHECKING:\n")[1].split("\n\n")[0]
-    seen = {}
-    for line in block.splitlines():
-        module, names = line.strip().removeprefix("from .").split(" import ")
-        seen[module] = tuple(names.split(", "))
-    assert seen == receptance._HOMES
+    [block] = (node for node in ast.parse(source).body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert {node.module: tuple(name.name for name in node.names) for node in imports} == receptance._HOMES
 
 
 def test_star_import() -> None:

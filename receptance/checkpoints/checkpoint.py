@@ -121,8 +121,8 @@ def load_model(
     """The model in a checkpoint, on `device` (None: the CPU).
 
     dtype None keeps the numbers as stored.  Where a file mixes dtypes, the model gets the one that most numbers have;
-    ask for float32 to lose none.  On the CPU and in the stored dtype the weights are mapped into memory: they are read
-    when first used, and changing them does not change the file.
+    ask for float32 to lose none.  On the CPU and in the stored dtype the weights are mapped into memory: the system may
+    drop and read them again, and changing them does not change the file.
 
     overrides: norm_eps, group_norm_eps, which no tensor tells.
 
