@@ -28,10 +28,14 @@ Pieces = list[list[int]]
 
 def refuses(config: Config) -> str | None:
     """Why the official runtime cannot serve such a model, or None."""
-    if config.version in ("5.1", "5.2") and config.num_layers == 1:
-        return f"it takes an RWKV-{config.version} of one layer for an older version"
-    if config.version != "4" and config.attention_dim != config.dim:
+    if config.version in ("5.0", "5.1", "5.2") and config.num_layers == 1:
+        return f"it cannot read an RWKV-{config.version} of one layer"
+    if config.version in ("5.0", "5.1") and config.num_heads == 1:
+        return f"it cannot read an RWKV-{config.version} of one head"
+    if config.attention_dim != config.dim:
         return f"its state has room for {config.dim} channels of attention, not {config.attention_dim}"
+    if 1 in (config.mix_rank, config.decay_rank, config.rate_rank, config.value_rank, config.gate_rank):
+        return "it cannot read a low-rank factor of rank 1"
     if config.group_norm_eps != 64e-5 and config.version != "4":
         return f"its group norm epsilon is 64e-5 and cannot be changed to {config.group_norm_eps:g}"
     if config.norm_eps != 1e-5:

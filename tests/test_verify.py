@@ -85,7 +85,7 @@ def test_without_the_official_runtime_the_rest_is_done(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"version": "5.2", "num_layers": 1}, "older version"),
+        ({"version": "5.2", "num_layers": 1}, "one layer"),
         ({"version": "6", "attention_dim": 128}, "128"),
         ({"group_norm_eps": 1e-5}, "64e-5"),
         ({"norm_eps": 1e-6}, "1e-06"),

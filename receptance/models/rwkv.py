@@ -145,7 +145,7 @@ def flops_per_token(model: RWKV) -> int:
     """Floating-point operations of one token's forward pass; training takes three times as many.
 
     Two for every weight of a matrix product (the embedding is a look-up) and those of the recurrence; elementwise work
-    is left out, as in the papers.
+    is left out.  RWKV-4's paper counts the same; Eagle and Finch's counts the embedding and the vectors too.
     """
     config = model.config
     time_mix, _ = PARTS[config.version]

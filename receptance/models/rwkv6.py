@@ -19,7 +19,7 @@ from ..ops import token_shift, wkv6
 from .layers import GatedChannelMix, HeadNorm, Part, Rows, empty, fill, orthogonal
 from .rwkv5 import initial_bonus
 
-MIXED = ("w", "k", "v", "r", "g")  # the order of time_maa_w1 and time_maa_w2
+NUM_MIXED = 5  # w, k, v, r, g, in the order of time_maa_w1 and time_maa_w2
 
 
 class TimeMix(Part):
@@ -32,8 +32,8 @@ class TimeMix(Part):
         C, A, H, N = config.dim, config.attention_dim, config.num_heads, config.head_size
         self.time_maa_x, self.time_maa_w, self.time_maa_k = (empty(1, 1, C) for _ in range(3))
         self.time_maa_v, self.time_maa_r, self.time_maa_g = (empty(1, 1, C) for _ in range(3))
-        self.time_maa_w1 = empty(C, len(MIXED) * config.mix_rank)
-        self.time_maa_w2 = empty(len(MIXED), config.mix_rank, C)
+        self.time_maa_w1 = empty(C, NUM_MIXED * config.mix_rank)
+        self.time_maa_w2 = empty(NUM_MIXED, config.mix_rank, C)
         self.time_decay = empty(1, 1, A)
         self.time_decay_w1, self.time_decay_w2 = empty(C, config.decay_rank), empty(config.decay_rank, A)
         self.time_faaaa = empty(H, N)
@@ -63,8 +63,8 @@ class TimeMix(Part):
     def ddlerp(self, x: Tensor, prev: Tensor) -> list[Tensor]:
         """x and the input before it, mixed for w, k, v, r and g by amounts that depend on both."""
         amounts = (self.time_maa_w, self.time_maa_k, self.time_maa_v, self.time_maa_r, self.time_maa_g)
-        low = torch.tanh(torch.lerp(x, prev, self.time_maa_x) @ self.time_maa_w1).unflatten(-1, (len(MIXED), -1))
-        return [torch.lerp(x, prev, amounts[i] + low[..., i, :] @ self.time_maa_w2[i]) for i in range(len(MIXED))]
+        low = torch.tanh(torch.lerp(x, prev, self.time_maa_x) @ self.time_maa_w1).unflatten(-1, (NUM_MIXED, -1))
+        return [torch.lerp(x, prev, amounts[i] + low[..., i, :] @ self.time_maa_w2[i]) for i in range(NUM_MIXED)]
 
     @staticmethod
     def recurrence_flops(config: Config) -> int:
