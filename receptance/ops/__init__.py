@@ -15,7 +15,7 @@ Conventions that hold for every op and every form:
     lower precision are widened to it; `y` has the dtype of `v`.
   * A state goes in and a new one comes out; no input is changed.
   * `first [B, T]` (bool, or None) marks the tokens before which everything is forgotten: the state is set to its empty
-    value before that step.  Never express it by a decay of -inf: the chunked forms divide by decays.
+    value before that step.  Never express it by a decay of -inf: the chunked form of wkv7 divides by decays.
   * A row that has ended takes identity steps, made by the caller before the op: log_w = 0 and k = 0 and b = 0
     (wkv4: log_w = 0 and k = -inf).  Such a step leaves the state alone, bit for bit, so no form knows about lengths.
   * Gradients flow to every input, the state included.
@@ -40,7 +40,7 @@ def wkv7(
 
     r, log_w, k, v, a, b [B, T, H, N]; state [B, H, N, N]; first [B, T] bool  ->  y [B, T, H, N], state [B, H, N, N].
     RWKV-7 calls it with a = -kappa and b = kappa * rate, kappa a unit vector per head, and -e^{-1/2} <= log_w <= 0;
-    the chunked forms rely on that bound (float32 holds e^{0.61 C} for chunks of C = 64), the reference does not.
+    the chunked form relies on that bound (it divides by the decay of a chunk of 32), the reference does not.
     Raises OpError where the shapes do not agree.
     """
     _same_shape("wkv7", r=r, log_w=log_w, k=k, v=v, a=a, b=b)

@@ -194,9 +194,14 @@ def _double(r: Tensor, w: Tensor, k: Tensor, v: Tensor, segment: Tensor | None) 
             s = segment.unflatten(-1, (-1, 2, half))
             scores = scores * (s[..., 1, :, None] == s[..., 0, None, :])
         read = scores * v0 if half == 1 else scores @ v0
-        pairs = (y0, y1 + read), (r0, r1 * w0), (k0 * w1, k1)
-        blocks = [*(torch.cat(pair, -2) for pair in pairs), w0 * w1, torch.cat([v0, v1], -2)]
+        pairs = (y0, y1 + read), (r0, _settle(r1 * w0)), (_settle(k0 * w1), k1)
+        blocks = [*(torch.cat(pair, -2) for pair in pairs), _settle(w0 * w1), torch.cat([v0, v1], -2)]
     return tuple(x.squeeze(-3) for x in blocks[:4])
+
+
+def _settle(x: Tensor) -> Tensor:
+    """0 where a decayed number is all but 0: products with numbers below the normal range are many times slower."""
+    return F.hardshrink(x, torch.finfo(x.dtype).tiny * 1e8)
 
 
 def _join_means(older: Mean, log_w: Tensor, newer: Mean) -> Mean:

@@ -52,7 +52,7 @@ def _at_least(length: int) -> Callable[[Call], str | None]:
 # Where the chunked form overtakes the loop, measured with benchmarks/ops.py.
 FORMS: dict[str, tuple[Form, ...]] = {
     "wkv7": (Form("chunked", chunked.wkv7, _at_least(8)), Form("reference", reference.wkv7, _always)),
-    "wkv6": (Form("chunked", chunked.wkv6, _at_least(8)), Form("reference", reference.wkv6, _always)),
+    "wkv6": (Form("chunked", chunked.wkv6, _at_least(16)), Form("reference", reference.wkv6, _always)),
     "wkv4": (Form("chunked", chunked.wkv4, _at_least(8)), Form("reference", reference.wkv4, _always)),
     "token_shift": (Form("chunked", chunked.token_shift, _always), Form("reference", reference.token_shift, _always)),
 }
