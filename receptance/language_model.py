@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from .checkpoints import load_model, open_checkpoint
+from .checkpoints import load_model, open_checkpoint, read_state_tensors
 from .config import Config
 from .devices import default_device, multiplies
 from .models import RWKV
+from .state import State, is_saved_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,18 @@ class LanguageModel:
     def config(self) -> Config:
         """The model's shape."""
         return self.model.config
+
+    def load_state(self, path: str | Path) -> State:
+        """A state of one or more rows: what `State.save` wrote, or a state-tuned file of the official trainers.
+
+        Raises StateError where it belongs to another model, CheckpointError where the file holds no state.
+        """
+        if is_saved_state(path):
+            state = State.load(path, self.model)
+        else:
+            state = State.from_tuned(read_state_tensors(path), self.config)
+        weight = self.model.emb.weight
+        return state.to(weight.device, weight.dtype)
 
 
 def load(

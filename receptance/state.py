@@ -167,6 +167,15 @@ class State(NamedTuple):
             )
 
 
+def is_saved_state(path: str | os.PathLike[str]) -> bool:
+    """Whether `State.save` wrote this file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
 def fingerprint(model: Remembering) -> str:
     """A name for a model: its Config and its layer norms, rounded to bfloat16.
 

@@ -133,9 +133,11 @@ def own_checks(
     yield against("a padded row of a batch", padded(model, tokens))
 
 
-def in_pieces(model: RWKV, tokens: Tensor, pieces: list[int]) -> tuple[Tensor, State]:
+def in_pieces(
+    model: RWKV, tokens: Tensor, pieces: list[int], state: State | None = None
+) -> tuple[Tensor, State]:
     """The logits of tokens [1, T] fed piece by piece, the state handed on."""
-    state, logits = None, []
+    logits = []
     for piece in torch.split(tokens, pieces, dim=1):
         out, state = model(piece, state)
         logits.append(out)

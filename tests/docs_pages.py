@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "receptance" / "ops" / "README.md"]
 
 _FENCE = re.compile(r"^(\s*)```(\w*)\s*$")
 _INSTEAD = re.compile(r"^\s*<!-- run instead: (.+?) -->\s*$")

@@ -15,7 +15,7 @@ import importlib.util
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -25,18 +25,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from receptance import RWKV, Config, State, build
+from receptance import RWKV, State
 from receptance.checkpoints import save_checkpoint
-
-
-def noisy(config: Config, seed: int = 0) -> RWKV:
-    """A model with the official initialisation and noise on everything: no matrix stays zero and hides an error."""
-    torch.manual_seed(seed)
-    model = build(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.2)
-    return model.eval()
 
 
 @contextlib.contextmanager
@@ -66,13 +56,16 @@ def _official_module(seventh: bool) -> ModuleType:
 class OfficialRuntime:
     """The package `rwkv` in float32 on the CPU."""
 
-    def __init__(self, model: RWKV, folder: Path, first: str = "") -> None:
-        """`first`: names that contain it are written before all others; the runtime depends on their order."""
+    def __init__(
+        self, model: RWKV, folder: Path, first: str = "", tuned: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """`first`: names that contain it are written before all others; the runtime depends on their order.
+        `tuned`: initial states to be put into the file, as the state-tuning programs do."""
         self.version, self.config = model.config.version, model.config
         path = folder / "model.pth"
         save_checkpoint(model, path)
-        if first:
-            tensors = torch.load(path, weights_only=True)
+        if first or tuned:
+            tensors = torch.load(path, weights_only=True) | dict(tuned or {})
             torch.save({name: tensors[name] for name in sorted(tensors, key=lambda name: first not in name)}, path)
         # It collects garbage at every layer, which takes longer than all the rest of a test.
         with _switches(self.version), mock.patch("gc.collect"):

@@ -38,6 +38,25 @@ def test_stored_dtype_where_the_machine_multiplies_it(tmp_path: Path, monkeypatc
     assert forced.model.head.weight.dtype == torch.bfloat16
 
 
+def test_load_state(small_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    lm = receptance.load(small_checkpoint("7"), dtype=torch.bfloat16, device="cpu")
+    _, state = lm.model(torch.tensor([[1, 2, 3]]))
+    state.save(tmp_path / "s.safetensors", lm.model)
+    again = lm.load_state(tmp_path / "s.safetensors")
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(again, state, strict=True))
+
+    tuned = {f"blocks.{layer}.att.time_state": torch.randn(4, 16, 16) for layer in range(2)}
+    torch.save(tuned, tmp_path / "tuned.pth")
+    start = lm.load_state(tmp_path / "tuned.pth")
+    assert torch.equal(start.wkv[1, 0], tuned["blocks.1.att.time_state"])
+    lm.model(torch.tensor([[1]]), start)
+
+    with pytest.raises(CheckpointError, match=r"missing\.pth"):
+        lm.load_state(tmp_path / "missing.pth")
+    with pytest.raises(CheckpointError, match="holds no state"):
+        lm.load_state(lm.path)
+
+
 def test_overrides_and_refusals(small_checkpoint: Callable[[str], Path]) -> None:
     path = small_checkpoint("7")
     assert receptance.load(path, group_norm_eps=1e-5).config.group_norm_eps == 1e-5

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from receptance import RWKV, Config, State, official
 from receptance.verify import in_pieces, random_pieces, share
-from tests.oracles import OfficialRuntime, Transformers, noisy
+from tests.models.cases import noisy
+from tests.oracles import OfficialRuntime, Transformers
 
 BOUND = 1e-4  # of the logits' standard deviation; of the largest entry of each tensor of the state
 LENGTH = 67  # more than one chunk of the chunked forms, and no multiple of anything
@@ -75,9 +76,9 @@ def tokens_for(config: Config, length: int = LENGTH) -> list[int]:
 
 
 @torch.no_grad()
-def read(model: RWKV, ids: list[int], pieces: list[int]) -> tuple[Tensor, State]:
+def read(model: RWKV, ids: list[int], pieces: list[int], start: State | None = None) -> tuple[Tensor, State]:
     """Ours, in the way that the oracles read."""
-    logits, state = in_pieces(model, torch.tensor([ids]), pieces)
+    logits, state = in_pieces(model, torch.tensor([ids]), pieces, start)
     return logits[0], state
 
 
@@ -138,6 +139,18 @@ def test_a_wider_attention_of_the_fourth_generation(tmp_path: Path) -> None:
     theirs = OfficialRuntime(model, tmp_path).read(ids, WAYS["token by token"])
     for way in ("whole", "token by token", "pieces"):
         assert_same(read(model, ids, WAYS[way]), theirs)
+
+
+@pytest.mark.parametrize("version", ["5.2", "6"])
+def test_a_tuned_state_stands_the_same_way_round(version: str, tmp_path: Path) -> None:
+    """The official runtime starts from the tuned state in a file; the matrices are not symmetric."""
+    pytest.importorskip("rwkv", reason="needs the official runtime: pip install rwkv")
+    config = Config(version=version, vocab_size=37, num_layers=2, dim=32, head_size=16)
+    model = noisy(config)
+    tuned = {f"blocks.{i}.att.time_state": torch.randn(2, 16, 16) for i in range(2)}
+    ids, pieces = tokens_for(config), WAYS["pieces"]
+    theirs = OfficialRuntime(model, tmp_path, tuned=tuned).read(ids, pieces)
+    assert_same(read(model, ids, pieces, State.from_tuned(tuned, config)), theirs)
 
 
 @pytest.fixture(scope="module")

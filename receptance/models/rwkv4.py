@@ -1,8 +1,8 @@
 """RWKV-4 "Dove" (Peng et al. 2023, arXiv 2305.13048).
 
-    r_t = W_r (mu_r x_t + (1 - mu_r) x_{t-1})            equation 11, and likewise k and v
-    wkv_t = (sum_{i<t} e^{-(t-1-i)w + k_i} v_i + e^{u + k_t} v_t) / (the same sum without v)          equation 14
-    o_t = W_o (sigmoid(r_t) * wkv_t)                     equation 15
+    r_t = W_r (mu_r x_t + (1 - mu_r) x_{t-1}), and likewise k and v
+    wkv_t = (sum_{i<t} e^{-(t-1-i)w + k_i} v_i + e^{u + k_t} v_t) / (the same sum without v)
+    o_t = W_o (sigmoid(r_t) * wkv_t)
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class TimeMix(Part):
 
     @staticmethod
     def recurrence_flops(config: Config) -> int:
-        """The paper counts the matrix products only (section 4.1)."""
+        """The paper counts the matrix products only."""
         return 0
 
     def reset_parameters(self) -> None:
-        """The official initialisation (appendix E; where paper and code differ, the code)."""
+        """The official initialisation (where paper and code differ, the code)."""
         C, depth = self.time_mix_k.numel(), self.depth
         fill(self.time_decay, depth.climb(self.time_decay.numel(), -5.0, 8.0, 0.7 + 1.3 * depth.up))
         zigzag = 0.5 * ((torch.arange(self.time_first.numel()) + 1) % 3 - 1)
@@ -65,7 +65,7 @@ class TimeMix(Part):
 
 
 class ChannelMix(GatedChannelMix):
-    """x [B, T, C] -> [B, T, C] (equations 16 to 18)."""
+    """x [B, T, C] -> [B, T, C]."""
 
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__(config, layer)

@@ -1,4 +1,4 @@
-"""RWKV-5 "Eagle" (Peng et al. 2024, arXiv 2404.05892, section 4.1), in its three released forms.
+"""RWKV-5 "Eagle" (Peng et al. 2024, arXiv 2404.05892), in its three released forms.
 
     S_t = S_{t-1} diag(w) + v_t k_t^T,   w = exp(-exp(decay))
     y_t = (S_{t-1} + v_t (u k_t)^T) r_t
@@ -76,7 +76,7 @@ class TimeMix(Part):
 
     @staticmethod
     def recurrence_flops(config: Config) -> int:
-        """Per token and layer, as the paper counts (appendix B): 6 D^2 / h."""
+        """Per token and layer, as the paper counts: 6 D^2 / h."""
         return 6 * config.attention_dim * config.head_size
 
     def reset_parameters(self) -> None:

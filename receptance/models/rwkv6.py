@@ -1,9 +1,9 @@
-"""RWKV-6 "Finch" (Peng et al. 2024, arXiv 2404.05892, section 4.2).
+"""RWKV-6 "Finch" (Peng et al. 2024, arXiv 2404.05892).
 
-    ddlerp_j(x, p) = x + (p - x) * (maa_j + tanh((x + (p - x) * maa_x) W_1)_j W_2j)      equation 15
-    w_t = exp(-exp(decay + tanh(x_w D_1) D_2))                                           equations 17, 18
-    S_t = S_{t-1} diag(w_t) + v_t k_t^T;   y_t = (S_{t-1} + v_t (u k_t)^T) r_t           equations 19, 20
-    o_t = W_o (SiLU(W_g x_g) * norm(y_t))                                                equation 21
+    ddlerp_j(x, p) = x + (p - x) * (maa_j + tanh((x + (p - x) * maa_x) W_1)_j W_2j)
+    w_t = exp(-exp(decay + tanh(x_w D_1) D_2))
+    S_t = S_{t-1} diag(w_t) + v_t k_t^T;   y_t = (S_{t-1} + v_t (u k_t)^T) r_t
+    o_t = W_o (SiLU(W_g x_g) * norm(y_t))
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class TimeMix(Part):
 
     @staticmethod
     def recurrence_flops(config: Config) -> int:
-        """Per token and layer, as the paper counts (appendix B): 6 D^2 / h."""
+        """Per token and layer, as the paper counts: 6 D^2 / h."""
         return 6 * config.attention_dim * config.head_size
 
     def reset_parameters(self) -> None:
@@ -93,7 +93,7 @@ class TimeMix(Part):
 
 
 class ChannelMix(GatedChannelMix):
-    """x [B, T, C] -> [B, T, C] (equations 22 to 24)."""
+    """x [B, T, C] -> [B, T, C]."""
 
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__(config, layer)

@@ -1,4 +1,4 @@
-"""RWKV-7 "Goose" (Peng et al. 2025, arXiv 2503.14456, section 4).
+"""RWKV-7 "Goose" (Peng et al. 2025, arXiv 2503.14456).
 
     w_t = exp(-e^{-1/2} sigmoid(w_0 + tanh(x_w W_1) W_2))        the decay of each key channel
     a_t = sigmoid(a_0 + x_a A_1 A_2)                             the in-context learning rate

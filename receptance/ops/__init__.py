@@ -36,7 +36,7 @@ __all__ = ["OPS", "call", "explain", "forms", "token_shift", "use", "wkv4", "wkv
 def wkv7(
     r: Tensor, log_w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor, first: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The generalised delta rule of RWKV-7 (2503.14456, section 4.1).
+    """The generalised delta rule of RWKV-7 (2503.14456).
 
     r, log_w, k, v, a, b [B, T, H, N]; state [B, H, N, N]; first [B, T] bool  ->  y [B, T, H, N], state [B, H, N, N].
     RWKV-7 calls it with a = -kappa and b = kappa * rate, kappa a unit vector per head, and -e^{-1/2} <= log_w <= 0;
@@ -52,7 +52,7 @@ def wkv7(
 def wkv6(
     r: Tensor, log_w: Tensor, k: Tensor, v: Tensor, state: Tensor, first: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The gated linear recurrence of RWKV-5 and 6 (2404.05892, section 4): reads the state before the step's write.
+    """The gated linear recurrence of RWKV-5 and 6 (2404.05892): reads the state before the step's write.
 
     r, log_w, k, v [B, T, H, N]; state [B, H, N, N]; first [B, T] bool  ->  y [B, T, H, N], state [B, H, N, N].
     Any log_w <= 0 is served exactly, however negative.  The bonus (r . (u k)) v for the current token is elementwise
@@ -67,7 +67,7 @@ def wkv6(
 def wkv4(
     log_w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor, first: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The attention-free recurrence of RWKV-4 (2305.13048, equations 16 to 18 and appendix D).
+    """The attention-free recurrence of RWKV-4 (2305.13048).
 
     log_w, k, v [B, T, A]; u [A]; state [B, 3, A]; first [B, T] bool  ->  y [B, T, A], state [B, 3, A].
 
@@ -89,7 +89,7 @@ def wkv4(
 def token_shift(
     x: Tensor, last: Tensor, lengths: Tensor | None = None, first: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The input before each one, and the one to remember (2305.13048, section 3.1).
+    """The input before each one, and the one to remember (2305.13048).
 
     x [B, T, C]; last [B, C], the input before x[:, 0]; lengths [B] (None: all T); first [B, T] bool
     ->  prev [B, T, C] with prev[:, t] = x[:, t-1], or 0 where first; and each row's last real input [B, C], which is

@@ -13,14 +13,19 @@ CONFIGS["4 wide"] = CONFIGS["4"].replace(attention_dim=24, ffn_dim=40)
 CONFIGS["6 wide"] = CONFIGS["6"].replace(attention_dim=24, mix_rank=5, decay_rank=7)
 
 
-def small(name: str, dtype: torch.dtype = torch.float64) -> RWKV:
-    """The model of `CONFIGS[name]`: official initialisation, and noise on everything."""
-    torch.manual_seed(3)
-    model = build(CONFIGS[name], dtype=dtype)
+def noisy(config: Config, dtype: torch.dtype = torch.float32, strength: float = 0.2) -> RWKV:
+    """A model with the official initialisation and noise on everything: no matrix stays zero and hides an error."""
+    torch.manual_seed(0)
+    model = build(config, dtype=dtype)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.2)
-    return model
+            parameter.add_(torch.randn_like(parameter), alpha=strength)
+    return model.eval()
+
+
+def small(name: str, dtype: torch.dtype = torch.float64) -> RWKV:
+    """The noisy model of `CONFIGS[name]`."""
+    return noisy(CONFIGS[name], dtype)
 
 
 def used(model: RWKV, rows: int) -> State:
