@@ -37,7 +37,7 @@ lint: $(STAMP)  ## ruff and the strict type checker
 	$(BIN)/mypy
 
 bench: $(STAMP)  ## time the ops and models: every script in benchmarks/, or one: make bench PART=ops
-	@for script in $(if $(PART),benchmarks/$(PART).py,$(wildcard benchmarks/[a-z]*.py)); do \
+	@for script in $(if $(PART),benchmarks/$(PART).py,$(shell grep -l __main__ benchmarks/*.py)); do \
 		echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
 acceptance: $(STAMP)  ## run a proof that takes longer than the tests may: make acceptance PART=quickstart

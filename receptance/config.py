@@ -17,6 +17,8 @@ from typing import Any
 from .errors import ConfigError
 
 VERSIONS = ("4", "5.0", "5.1", "5.2", "6", "7")
+RANKS = ("mix_rank", "decay_rank", "rate_rank", "value_rank", "gate_rank")
+RANKS_OF = {"6": ("mix_rank", "decay_rank"), "7": ("decay_rank", "rate_rank", "value_rank", "gate_rank")}
 
 
 def _rank(dim: int, factor: float) -> int:
@@ -66,10 +68,14 @@ class Config:
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
             raise ConfigError(f"RWKV version {self.version!r} is not one of {', '.join(VERSIONS)}")
-        for name, value in self._defaults().items():
-            if getattr(self, name) == 0:
+        for name, value in (self._defaults() | self._fixed()).items():
+            if getattr(self, name) == 0 or name in self._fixed():
                 object.__setattr__(self, name, value)
         self._check()
+
+    def _fixed(self) -> dict[str, Any]:
+        """Fields that the generation has no use for, at the value that makes equal models equal Configs."""
+        return {"head_size": 64, "group_norm_eps": 64e-5} if self.version == "4" else {}
 
     def _defaults(self) -> dict[str, int]:
         """What a size that was left at 0 becomes."""
@@ -87,8 +93,15 @@ class Config:
     def _check(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or value < 0):
+            if field.type == "int" and (type(value) is not int or value < 0):
                 raise ConfigError(f"{field.name} is {value!r}; it must be a whole number, 0 or more")
+        for name in ("norm_eps", "group_norm_eps"):
+            epsilon = getattr(self, name)
+            if not isinstance(epsilon, float) or not 0 < epsilon < 1:
+                raise ConfigError(f"{name} is {epsilon!r}; an epsilon is a number between 0 and 1")
+        for name in set(RANKS) - set(RANKS_OF.get(self.version, ())):
+            if getattr(self, name):
+                raise ConfigError(f"RWKV-{self.version} has no {name}; leave it at 0")
         for name in ("vocab_size", "num_layers", "dim", "head_size", "ffn_dim"):
             if getattr(self, name) == 0:
                 raise ConfigError(f"{name} is 0; a model needs at least 1")

@@ -20,7 +20,7 @@ import torch
 from . import ops
 from .checkpoints import open_checkpoint
 from .config import Config
-from .devices import multiplies
+from .devices import dtype_name, multiplies
 from .models import RWKV, flops_per_token
 
 LIBRARIES = ("torch", "numpy", "numba", "safetensors", "huggingface_hub", "tokenizers", "triton", "matplotlib", "rwkv")
@@ -66,7 +66,7 @@ def describe(path: str | Path) -> Description:
         config=checkpoint.config,
         file_bytes=_size(checkpoint.path),
         tensors={
-            name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+            name: (tuple(tensor.shape), dtype_name(tensor.dtype))
             for name, tensor in checkpoint.tensors.items()
         },
         flops_per_token=flops_per_token(model),
@@ -120,8 +120,14 @@ def _version(library: str) -> str | None:
         return None
 
 
-def forms(
-    length: int = 512, device: str = "cpu", dtype: torch.dtype = torch.float32, needs_grad: bool = False
-) -> dict[str, list[tuple[str, str | None]]]:
-    """Every form of every op: None where it serves such a call here, else the sentence why it does not."""
-    return {op: ops.explain(op, length, device, dtype, needs_grad) for op in ops.OPS}
+def forms(length: int = 512) -> dict[str, list[tuple[str, str | None]]]:
+    """Every form of every op: None where it serves a call of `length` tokens, else the sentence why it does not."""
+    return {op: ops.explain(op, length) for op in ops.OPS}
+
+
+def readable_bytes(count: int) -> str:
+    """A number of bytes as people say it: `614.4 MB`."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} bytes"

@@ -1,4 +1,4 @@
-"""What this machine can compute on, asked when it is needed and never at import."""
+"""What this machine can compute on, asked when it is needed and never at import; and what dtypes are called."""
 
 from __future__ import annotations
 
@@ -6,8 +6,37 @@ from typing import Any
 
 import torch
 
+from .errors import InputError
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
 # Instructions with which a CPU multiplies matrices in half precision; without any, PyTorch only imitates it, slowly.
 INSTRUCTIONS = {torch.bfloat16: ("avx512_bf16", "amx_bf16"), torch.float16: ("avx512_fp16", "amx_fp16")}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a dtype as files and options spell it: `float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """One of the dtypes that a model can have, by itself or by its name.  Raises InputError for any other."""
+    name = dtype_name(dtype) if isinstance(dtype, torch.dtype) else dtype
+    found = {dtype_name(known): known for known in DTYPES}.get(name)
+    if found is None:
+        raise InputError(f"{dtype!r} is no dtype of a model; choose {', '.join(map(dtype_name, DTYPES))}")
+    return found
+
+
+def as_device(device: torch.device | str) -> torch.device:
+    """A device that can be computed on here.  Raises InputError for any other."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is not there"
+        raise InputError(f"cannot compute on {device!r}: {reason}") from error
+    return found
 
 
 def default_device() -> torch.device:

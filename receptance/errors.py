@@ -28,8 +28,8 @@ class TrainingError(ReceptanceError):
     """A training that cannot go on."""
 
 
-class OpError(ReceptanceError, ValueError):
-    """Tensors that an op cannot take, or a form of an op that does not exist here."""
+class InputError(ReceptanceError, ValueError):
+    """Tensors that a model or an op cannot take, or a form of an op that does not exist."""
 
 
 class MissingExtraError(ReceptanceError, ImportError):

@@ -14,7 +14,7 @@ import torch
 
 from .checkpoints import load_model, open_checkpoint, read_state_tensors
 from .config import Config
-from .devices import default_device, multiplies
+from .devices import as_device, as_dtype, default_device, multiplies
 from .models import RWKV
 from .state import State, is_saved_state
 
@@ -50,21 +50,24 @@ class LanguageModel:
 
 def load(
     path_or_name: str | Path,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     **overrides: Any,
 ) -> LanguageModel:
     """Load any checkpoint: a `.pth` or `.safetensors` file, a Hugging Face folder, a hub id, `user/repo:file`.
 
-    dtype       None: as stored, except that a CPU without products in that precision computes in float32
+    dtype       `torch.bfloat16` or "bfloat16"; None: as stored, except that a CPU without products in that precision
+                computes in float32
     device      None: the GPU where PyTorch finds one, else the CPU
     overrides   `norm_eps`, `group_norm_eps`: what no tensor tells and no file says
 
-    Raises CheckpointError in one sentence where that is not one whole model.
+    Raises CheckpointError in one sentence where that is not one whole model, InputError for a dtype or device that is
+    none.
     """
     checkpoint = open_checkpoint(path_or_name)
-    device = torch.device(device if device is not None else default_device())
+    device = as_device(device) if device is not None else default_device()
     if dtype is None:
         dtype = checkpoint.dtype if multiplies(checkpoint.dtype, device) else torch.float32
+    dtype = as_dtype(dtype)
     model = load_model(checkpoint, dtype=dtype, device=device, **overrides)
     return LanguageModel(model.eval(), checkpoint.path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,13 +23,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 GREY = "#888888"
 
 
-@dataclass(frozen=True, slots=True)
-class ContextCost:
-    """What one more token costs after `context` tokens: median seconds, and bytes of the model's state."""
-
-    context: int
-    seconds: float
-    state_bytes: int
+# By the model's name, what one more token costs: (tokens of context, seconds, bytes of state), at several contexts.
+Costs = Mapping[str, Sequence[tuple[int, float, int]]]
 
 
 def figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
@@ -75,35 +69,33 @@ def loss_curve(axes: Axes, tokens: Sequence[int], bits: Sequence[float], held_ou
     axes.legend(frameon=False)
 
 
-def time_against_context(axes: Axes, costs: Mapping[str, Sequence[ContextCost]]) -> None:
+def time_against_context(axes: Axes, costs: Costs) -> None:
     """Median time of one decode step against context, one line a model."""
     for colour, (name, points) in zip(COLOURS, costs.items(), strict=False):
-        axes.plot([p.context for p in points], [1e3 * p.seconds for p in points], "o-", color=colour, label=name)
+        contexts, seconds, _ = zip(*points, strict=True)
+        axes.plot(contexts, [1e3 * value for value in seconds], "o-", color=colour, label=name)
     axes.set(title="Time per token", ylabel="milliseconds", ylim=(0, None))
     _context_axis(axes)
 
 
-def memory_against_context(axes: Axes, costs: Mapping[str, Sequence[ContextCost]]) -> None:
+def memory_against_context(axes: Axes, costs: Costs) -> None:
     """Size of the state against context, one line a model."""
     for colour, (name, points) in zip(COLOURS, costs.items(), strict=False):
-        axes.plot([p.context for p in points], [p.state_bytes / 1e6 for p in points], "o-", color=colour, label=name)
+        contexts, _, state_bytes = zip(*points, strict=True)
+        axes.plot(contexts, [value / 1e6 for value in state_bytes], "o-", color=colour, label=name)
     axes.set(title="Memory of the past, per sequence", ylabel="megabytes", yscale="log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     _context_axis(axes)
 
 
 def quickstart(
-    path: Path,
-    tokens: Sequence[int],
-    bits: Sequence[float],
-    held_out: float | None,
-    costs: Mapping[str, Sequence[ContextCost]],
+    path: Path, tokens: Sequence[int], bits: Sequence[float], held_out: float | None, costs: Costs
 ) -> None:
     """The figure of the quickstart: learning, time per token and memory against context.
 
     tokens, bits   tokens read and training loss (bits per byte), step by step
     held_out       loss on text that was not learned from, in the same unit
-    costs          cost of a token at several contexts, by the model's name
+    costs          see `Costs`
     """
     made, (learning, seconds, memory) = figure(columns=3)
     loss_curve(learning, tokens, bits, held_out)

@@ -30,10 +30,11 @@ from torch import Tensor
 from . import plots
 from .baselines import Transformer
 from .config import Config
+from .describe import readable_bytes
+from .devices import dtype_name
 from .errors import MissingExtraError
-from .evaluation import cost_of_rwkv, cost_of_transformer, resident_bytes
-from .models import build
-from .plots import ContextCost
+from .evaluation import ContextCost, cost_of_rwkv, cost_of_transformer, resident_bytes
+from .models import build, num_parameters
 from .training import ByteCorpus, LiveProgress, Outcome, Recipe, Schedule, Trainer, bits, mean_loss
 from .verify import own_checks
 
@@ -97,7 +98,7 @@ def quickstart(out: Path, seconds: float = 90.0, console: Console | None = None,
     costs = show_costs(model, corpus, plan, console)
     plot = draw(out / "plot.png", outcome, held_out, costs, console)
     summary = Summary(
-        num_parameters=count(model),
+        num_parameters=num_parameters(model),
         outcome=outcome,
         held_out_bits=held_out,
         differences=differences,
@@ -115,7 +116,8 @@ def read_corpus(console: Console) -> ByteCorpus:
     """The standard library's source, with a fixed twentieth of its files kept for measuring."""
     folder = Path(sysconfig.get_path("stdlib"))
     corpus = ByteCorpus.read(folder, "**/*.py", without=LEFT_OUT)
-    learned, kept = (f"{size(part.num_bytes)} in {part.num_files} files" for part in (corpus.train, corpus.held_out))
+    parts = (corpus.train, corpus.held_out)
+    learned, kept = (f"{readable_bytes(part.num_bytes)} in {part.num_files} files" for part in parts)
     console.print(
         f"[bold]Text[/]      {escape(str(folder))}: {learned} to learn from, {kept} held out", highlight=False
     )
@@ -136,7 +138,7 @@ def train(corpus: ByteCorpus, plan: Plan, seconds: float, path: Path, console: C
     with LiveProgress(console, "[bold]Training[/]") as live:
         trainer = Trainer(model, corpus.train, recipe, on_step=live)
         console.print(
-            f"[bold]Model[/]     RWKV-{plan.config.version}, {count(model) / 1e6:.1f}M parameters, bytes as tokens; "
+            f"[bold]Model[/]     RWKV-{plan.config.version}, {millions(model)} parameters, bytes as tokens; "
             f"{seconds:g} s with {torch.get_num_threads()} threads, matrix products in {dtype_name(trainer.precision)}",
             highlight=False,
         )
@@ -175,9 +177,7 @@ def show_agreement(model: Any, corpus: ByteCorpus, plan: Plan, console: Console)
 
 def show_stream(model: Any, plan: Plan, console: Console) -> tuple[str, float]:
     """Demonstration 2: the model goes on after the prompt, byte by byte, with a state of fixed size."""
-    console.print(
-        f"\n[bold]2. Speaking as an RNN[/], after {escape(repr(PROMPT.decode().lstrip()))}\n", highlight=False
-    )
+    console.print(f"\n[bold]2. Speaking as an RNN[/], after {escape(repr(PROMPT.decode()))}\n", highlight=False)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     text, start = PROMPT.decode().lstrip(), time.perf_counter()
     write(console, text)
@@ -188,7 +188,7 @@ def show_stream(model: Any, plan: Plan, console: Console) -> tuple[str, float]:
     speed = plan.spoken_bytes / (time.perf_counter() - start)
     console.print(
         f"\n\n[dim]{speed:,.0f} tokens/s; the whole memory of the past is a state of "
-        f"{size(model.zero_state(1).num_bytes)}[/]",
+        f"{readable_bytes(model.zero_state(1).num_bytes)}[/]",
         highlight=False,
     )
     return text, speed
@@ -222,7 +222,7 @@ def stream(
 def show_costs(model: Any, corpus: ByteCorpus, plan: Plan, console: Console) -> dict[str, list[ContextCost]]:
     """Demonstration 3: time and memory of one more token, after a short and after a long context."""
     peer = Transformer.like(model).eval()
-    names = f"RWKV-{plan.config.version}, {count(model) / 1e6:.1f}M", f"Transformer, {count(peer) / 1e6:.1f}M"
+    names = f"RWKV-{plan.config.version}, {millions(model)}", f"Transformer, {millions(peer)}"
     makers: tuple[Callable[[], Iterable[ContextCost]], ...] = (
         lambda: cost_of_rwkv(model, corpus.held_out.bytes, plan.contexts),
         lambda: cost_of_transformer(peer, plan.contexts),
@@ -234,8 +234,9 @@ def show_costs(model: Any, corpus: ByteCorpus, plan: Plan, console: Console) -> 
         for cost in make():
             costs[name].append(cost)
             resident = resident_bytes()
-            figures = f"{1e3 * cost.seconds:.2f} ms", size(cost.state_bytes), size(resident) if resident else "unknown"
-            rows.append((name, f"{cost.context:,}", *figures))
+            whole = readable_bytes(resident) if resident else "unknown"
+            seconds, memory = f"{1e3 * cost.seconds:.2f} ms", readable_bytes(cost.state_bytes)
+            rows.append((name, f"{cost.context:,}", seconds, memory, whole))
     header = ("model", "context", "time per token", "memory of the past", "whole process")
     print_table(console, "3. What one more token costs", header, rows)
     console.print("[dim]The Transformer's cache is filled with noise of that length: same work, no long reading.[/]")
@@ -272,6 +273,10 @@ def show_next(summary: Summary, console: Console) -> None:
     )
 
 
+def millions(model: torch.nn.Module) -> str:
+    return f"{num_parameters(model) / 1e6:.1f}M"
+
+
 def print_table(console: Console, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for number, name in enumerate(header):
@@ -290,15 +295,3 @@ def write(console: Console, text: str) -> None:
 def printable(text: str) -> str:
     """Without control characters, which could play tricks on a terminal."""
     return "".join(letter if letter in "\n\t" or letter.isprintable() else "\ufffd" for letter in text)
-
-
-def count(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:,.0f} kB"

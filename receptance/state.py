@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -65,10 +66,16 @@ class State(NamedTuple):
         return cls(shift, wkv)
 
     @classmethod
-    def stack(cls, states: Sequence[State]) -> State:
-        """The rows of several states, one after the other, as one batch."""
+    def stack(cls, states: Iterable[State]) -> State:
+        """The rows of several states of one model, one after the other, as one batch.
+
+        Raises StateError where there is none, or where they are of different models.
+        """
+        states = list(states)
         if not states:
             raise StateError("there is no state to stack; give at least one")
+        if len({(s.shift[:, :, 0].shape, s.wkv[:, 0].shape) for s in states}) > 1:
+            raise StateError("these states are of different models and cannot be one batch")
         return cls(torch.cat([s.shift for s in states], 2), torch.cat([s.wkv for s in states], 1))
 
     @classmethod
@@ -76,9 +83,11 @@ class State(NamedTuple):
         """One row from a state-tuned file of the official trainers: `blocks.N.att.time_state [H, N, N]`.
 
         They are stored as S[v, k] for every generation, and the token shift starts at zero.
-        Raises StateError where a layer is missing or has another shape.
+        Raises StateError where a layer is missing, has another shape or is one too many.
         """
         state = cls.zeros(config, 1)
+        if len(tensors) > config.num_layers:
+            raise StateError(f"the state file has {len(tensors)} layers and the model {config.num_layers}")
         for layer in range(config.num_layers):
             name = f"blocks.{layer}.att.time_state"
             if name not in tensors:
@@ -105,6 +114,8 @@ class State(NamedTuple):
         """Some rows, in the given order; a row may be taken more than once."""
         if not isinstance(index, slice):
             index = torch.as_tensor(index, device=self.wkv.device)
+            # An empty list has no dtype of its own, and a single number would drop the axis of the rows.
+            index = index.reshape(-1).to(torch.int64 if index.dtype != torch.bool else torch.bool)
         return State(self.shift[:, :, index], self.wkv[:, index])
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> State:
@@ -121,14 +132,20 @@ class State(NamedTuple):
         return State(self.shift.clone(), self.wkv.clone())
 
     def save(self, path: str | os.PathLike[str], model: Remembering) -> None:
-        """Write a safetensors file that only this model, in any format or precision, will load again."""
+        """Write a safetensors file that only this model will load again (`fingerprint` says in which precisions).
+
+        Raises StateError where this is not a state of `model`, or where the file cannot be written.
+        """
+        self.check(model.config)
         target = Path(path)
-        partial = target.with_name(target.name + ".partial")
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
         metadata = {"format": FORMAT, "fingerprint": fingerprint(model), "version": model.config.version}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._asdict().items()}
         try:
             save_file(tensors, partial, metadata)
             os.replace(partial, target)
+        except (SafetensorError, IsADirectoryError) as error:
+            raise StateError(f"{target} cannot be written: {error}") from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -158,7 +175,9 @@ class State(NamedTuple):
 
     def check(self, config: Config, rows: int | None = None) -> None:
         """Raise StateError unless this is the state of such a model (and of so many rows)."""
-        rows = self.num_rows if rows is None else rows
+        if self.shift.dim() != 4 or not (self.shift.is_floating_point() and self.wkv.is_floating_point()):
+            raise StateError("this is no state; one has real numbers in shift [L, 2, B, C] and wkv [L, B, ...]")
+        rows = self.shift.shape[2] if rows is None else rows
         shift, wkv = (config.num_layers, 2, rows, config.dim), (config.num_layers, rows, *config.state_shape)
         if self.shift.shape != shift or self.wkv.shape != wkv:
             raise StateError(
@@ -180,7 +199,9 @@ def fingerprint(model: Remembering) -> str:
     """A name for a model: its Config and its layer norms, rounded to bfloat16.
 
     Layer norms are kept by every file format and left alone by every quantisation, so the name is the same for the same
-    weights in any of them; two finetunes of one model differ in them.
+    weights in any of them, in float32 and in bfloat16 (in float16 only where the weights come from bfloat16, as
+    official ones do: rounding twice is another number).  Two finetunes of one model differ in them, two new models with
+    nothing learnt do not.
     """
     digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
     tensors: Mapping[str, Any] = model.state_dict()

@@ -9,6 +9,7 @@ each form of the ops.  Where the official runtime is installed, its logits are c
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,8 +23,9 @@ from torch import Tensor
 from . import official, ops
 from .checkpoints import convert, load_model, open_checkpoint
 from .config import Config
+from .devices import dtype_name
 from .errors import ReceptanceError
-from .models import RWKV
+from .models import RWKV, num_parameters
 from .ops import dispatch
 from .state import State
 
@@ -82,7 +84,8 @@ def verify(
     if length < 2:
         raise ReceptanceError(f"a length of {length} leaves nothing to cut; give at least 2 tokens")
     if dtype not in BOUNDS:
-        raise ReceptanceError(f"verify has no bound for {dtype}; choose {', '.join(map(_plain, BOUNDS))}")
+        choices = ", ".join(map(dtype_name, BOUNDS))
+        raise ReceptanceError(f"verify has no bound for {dtype_name(dtype)}; choose {choices}")
     checkpoint = open_checkpoint(path)
     progress("loading")
     model = load_model(checkpoint, dtype=dtype, device=device).eval()
@@ -115,8 +118,8 @@ def own_checks(
         expected = model(tokens)
 
     def against(name: str, result: tuple[Tensor, State]) -> Check:
-        logits = share(result[0], expected[0], float(expected[0].float().std()))
-        states = max(share(ours, theirs) for ours, theirs in zip(result[1], expected[1], strict=True))
+        logits = relative_difference(result[0], expected[0], float(expected[0].float().std()))
+        states = max(relative_difference(ours, theirs) for ours, theirs in zip(result[1], expected[1], strict=True))
         return Check(name, logits, states, bound)
 
     call = dispatch.Call(length, tokens.device.type, model.head.weight.dtype, False)
@@ -133,9 +136,7 @@ def own_checks(
     yield against("a padded row of a batch", padded(model, tokens))
 
 
-def in_pieces(
-    model: RWKV, tokens: Tensor, pieces: list[int], state: State | None = None
-) -> tuple[Tensor, State]:
+def in_pieces(model: RWKV, tokens: Tensor, pieces: list[int], state: State | None = None) -> tuple[Tensor, State]:
     """The logits of tokens [1, T] fed piece by piece, the state handed on."""
     logits = []
     for piece in torch.split(tokens, pieces, dim=1):
@@ -169,7 +170,7 @@ def official_checks(
     ways = {"whole": [ids], "random pieces": pieces, "token by token": [[i] for i in ids]}
     with TemporaryDirectory() as folder:
         model = load_model(path, dtype=torch.float32)
-        needed = 4 * sum(parameter.numel() for parameter in model.parameters())
+        needed = 4 * num_parameters(model)
         if shutil.disk_usage(folder).free < needed:
             raise ReceptanceError(f"{folder} has no room for a float32 copy of {needed / 1e9:.1f} GB; set TMPDIR")
         with torch.no_grad():
@@ -180,7 +181,7 @@ def official_checks(
         results = official.logits(copy, config.version, list(ways.values()))
     spread = float(expected.std())
     return [
-        Check(f"official runtime, {name}", share(result, expected, spread), None, OFFICIAL_BOUND)
+        Check(f"official runtime, {name}", relative_difference(result, expected, spread), None, OFFICIAL_BOUND)
         for name, result in zip(ways, results, strict=True)
     ]
 
@@ -191,12 +192,11 @@ def random_pieces(length: int, rng: random.Random) -> list[int]:
     return [last - first for first, last in zip([0, *edges], [*edges, length], strict=True)]
 
 
-def share(ours: Tensor, theirs: Tensor, unit: float | None = None) -> float:
-    """The largest difference in units of `unit`, or of the largest entry; NaN and infinity stay what they are."""
+def relative_difference(ours: Tensor, theirs: Tensor, unit: float | None = None) -> float:
+    """The largest difference in units of `unit`, or of the largest entry; infinity where one of them is not finite."""
     ours, theirs = ours.double().cpu(), theirs.double().cpu()
     largest = float((ours - theirs).abs().max())
+    # A NaN would get lost: `max` of several differences keeps it only in first place.
+    if not math.isfinite(largest):
+        return math.inf
     return largest / max(float(theirs.abs().max()) if unit is None else unit, 1e-30)
-
-
-def _plain(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""The peers are called as an RWKV is, and whole, cut anywhere or token by token are one function."""
+"""The peers are called with tokens and a state, and whole, cut anywhere or token by token are one function."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from receptance.baselines import LSTM, KeyValues, Tape, Transformer, rotary, rotate
 from receptance.errors import ConfigError
+from receptance.models import num_parameters
 
 MAKERS = {"transformer": lambda: Transformer(17, 3, 32, 4), "lstm": lambda: LSTM(17, 2, 24)}
 
@@ -152,12 +153,12 @@ def test_rotary_positions_are_relative_and_not_ignored() -> None:
 @pytest.mark.parametrize("version", ["4", "6", "7"])
 @pytest.mark.parametrize("kind", [Transformer, LSTM])
 def test_like_chooses_about_as_many_parameters(kind: Any, version: str) -> None:
-    num_parameters = 2_200_000
+    wanted = 2_200_000
     config = SimpleNamespace(vocab_size=256, num_layers=4, dim=192, num_heads=0 if version == "4" else 3)
-    rwkv = nn.Linear(num_parameters // 1000, 1000, bias=False)
+    rwkv = nn.Linear(wanted // 1000, 1000, bias=False)
     rwkv.config = config  # type: ignore[assignment]
     peer = kind.like(rwkv)
-    assert abs(sum(p.numel() for p in peer.parameters()) / num_parameters - 1) < 0.02
+    assert abs(num_parameters(peer) / wanted - 1) < 0.02
 
 
 def test_every_parameter_is_in_one_group(model: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import receptance
-from receptance import CheckpointError, devices
+from receptance import CheckpointError, InputError, devices
 from receptance.checkpoints import save_checkpoint
 
 
@@ -55,6 +55,20 @@ def test_load_state(small_checkpoint: Callable[[str], Path], tmp_path: Path) -> 
         lm.load_state(tmp_path / "missing.pth")
     with pytest.raises(CheckpointError, match="holds no state"):
         lm.load_state(lm.path)
+
+
+def test_dtypes_and_devices_by_name(small_checkpoint: Callable[[str], Path]) -> None:
+    path = small_checkpoint("7")
+    assert receptance.load(path, dtype="bfloat16", device="cpu").model.head.weight.dtype == torch.bfloat16
+    config = receptance.load(path).config
+    assert receptance.build(config, dtype="float64").head.weight.dtype == torch.float64
+    for wrong in ("int8", torch.int8, torch.complex64, "half a byte"):
+        with pytest.raises(InputError, match="choose float64, float32, bfloat16, float16"):
+            receptance.load(path, dtype=wrong)
+    with pytest.raises(InputError, match="cannot compute on 'abacus'"):
+        receptance.load(path, device="abacus")
+    with pytest.raises(InputError, match=r"Config\.preset"):
+        receptance.build("rwkv7-0.1b")
 
 
 def test_overrides_and_refusals(small_checkpoint: Callable[[str], Path]) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from receptance import RWKV, Config, State, official
-from receptance.verify import in_pieces, random_pieces, share
+from receptance.verify import in_pieces, random_pieces, relative_difference
 from tests.models.cases import noisy
 from tests.oracles import OfficialRuntime, Transformers
 
@@ -85,9 +85,9 @@ def read(model: RWKV, ids: list[int], pieces: list[int], start: State | None = N
 def assert_same(ours: tuple[Tensor, State], theirs: tuple[Tensor, State]) -> None:
     """Logits by their standard deviation, every tensor of the state by its largest entry."""
     assert ours[0].shape == theirs[0].shape
-    assert share(ours[0], theirs[0], float(theirs[0].std())) < BOUND
+    assert relative_difference(ours[0], theirs[0], float(theirs[0].std())) < BOUND
     for name, tensor in _parts(ours[1]).items():
-        assert share(tensor, _parts(theirs[1])[name]) < BOUND, name
+        assert relative_difference(tensor, _parts(theirs[1])[name]) < BOUND, name
 
 
 def _parts(state: State) -> dict[str, Tensor]:
@@ -173,4 +173,4 @@ def test_a_batch_with_a_wider_attention_as_in_transformers(tmp_path: Path) -> No
     model = noisy(Config(version="4", vocab_size=37, num_layers=2, dim=24, attention_dim=40, ffn_dim=56))
     ids = torch.tensor(tokens_for(model.config, 3 * LENGTH)).view(3, LENGTH)
     theirs = Transformers(model, tmp_path).logits(ids)
-    assert share(model(ids)[0], theirs, float(theirs.std())) < BOUND
+    assert relative_difference(model(ids)[0], theirs, float(theirs.std())) < BOUND

@@ -9,11 +9,10 @@ import pytest
 
 from receptance import plots
 from receptance.errors import MissingExtraError
-from receptance.plots import ContextCost
 
 COSTS = {
-    "RWKV": [ContextCost(1_000, 1e-3, 2_000_000), ContextCost(100_000, 1.1e-3, 2_000_000)],
-    "Transformer": [ContextCost(1_000, 1e-3, 6_000_000), ContextCost(100_000, 40e-3, 600_000_000)],
+    "RWKV": [(1_000, 1e-3, 2_000_000), (100_000, 1.1e-3, 2_000_000)],
+    "Transformer": [(1_000, 1e-3, 6_000_000), (100_000, 40e-3, 600_000_000)],
 }
 
 
@@ -30,6 +29,7 @@ def test_the_panels_hold_the_numbers_with_their_units() -> None:
     assert list(learning.lines[0].get_ydata()) == [8.0, 4.0, 2.0]
     assert list(learning.lines[2].get_ydata()) == [2.5, 2.5]
     assert list(seconds.lines[1].get_ydata()) == [1.0, 40.0]
+    assert list(seconds.lines[1].get_xdata()) == list(memory.lines[1].get_xdata()) == [1_000, 100_000]
     assert list(memory.lines[0].get_ydata()) == [2.0, 2.0]
     assert [axes.get_ylabel() for axes in (learning, seconds, memory)] == ["bits per byte", "milliseconds", "megabytes"]
     assert [text.get_text() for text in memory.get_legend().get_texts()] == ["RWKV", "Transformer"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -38,6 +39,13 @@ def test_type_checkers_see_the_same_names() -> None:
     [block] = (node for node in ast.parse(source).body if isinstance(node, ast.If))
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     assert {node.module: tuple(name.name for name in node.names) for node in imports} == receptance._HOMES
+
+
+def test_the_documented_errors_are_the_public_ones() -> None:
+    page = (ROOT / "docs" / "python.md").read_text("utf-8")
+    paragraph = page.partition("\n## Errors\n\n")[2].partition("\n\n")[0]
+    documented = re.findall(r"`(?:receptance\.)?(\w+)`", paragraph.partition("A call of the model")[0])
+    assert sorted(documented) == sorted(name for name in receptance.__all__ if name.endswith("Error"))
 
 
 def test_star_import() -> None:

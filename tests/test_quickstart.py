@@ -19,7 +19,7 @@ from rich.console import Console
 import receptance
 from receptance.config import Config
 from receptance.errors import DataError
-from receptance.quickstart import LEFT_OUT, Plan, Summary, choose, printable, quickstart, stream
+from receptance.quickstart import LEFT_OUT, PROMPT, Plan, Summary, choose, printable, quickstart, stream
 from receptance.training import ByteCorpus, bits, mean_loss
 
 from .conftest import ROOT
@@ -74,6 +74,8 @@ def test_it_speaks(run: Run) -> None:
     assert run.summary.completion.startswith("def ")
     assert len(run.summary.completion) > 40
     assert run.summary.bytes_per_second > 0
+    # What the model was given, not only what is shown of it.
+    assert repr(PROMPT.decode()) in run.printed
     assert " ".join(run.summary.completion.split()[:2]) in " ".join(run.printed.split())
 
 

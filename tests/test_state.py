@@ -64,6 +64,8 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "s.safetensors"
     with pytest.raises(StateError, match="does not exist"):
         State.load(path, model)
+    with pytest.raises(StateError, match="cannot be written"):
+        used(model, 1).save(tmp_path / "no such folder" / "s.safetensors", model)
     path.write_bytes(b"no state at all")
     with pytest.raises(StateError, match="cannot be read"):
         State.load(path, model)
@@ -91,6 +93,8 @@ def test_tuned_states() -> None:
         del tensors["blocks.1.att.time_state"]
         with pytest.raises(StateError, match=r"has no blocks\.1"):
             State.from_tuned(tensors, model.config)
+        with pytest.raises(StateError, match="3 layers and the model 2"):
+            State.from_tuned({f"blocks.{i}.att.time_state": torch.randn(2, 8, 8) for i in range(3)}, model.config)
         with pytest.raises(StateError, match="tuned for another model"):
             State.from_tuned({f"blocks.{i}.att.time_state": torch.randn(4, 4, 4) for i in range(2)}, model.config)
 
@@ -103,5 +107,7 @@ def test_devices_and_dtypes() -> None:
     assert half.num_bytes == half.shift.numel() * 2 + half.wkv.numel() * 4
     graded = State(state.shift.requires_grad_(), state.wkv)
     assert not graded.detach().shift.requires_grad
+    with pytest.raises(StateError, match="different models"):
+        State.stack([state, used(small("6 wide"), 1)])
     with pytest.raises(StateError, match="no state to stack"):
         State.stack([])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from receptance import Config, ReceptanceError, official
 from receptance.config import VERSIONS
 from receptance.ops import dispatch
-from receptance.verify import BOUNDS, Check, random_pieces, share, verify
+from receptance.verify import BOUNDS, Check, random_pieces, relative_difference, verify
 
 Write = Callable[[str], Path]
 
@@ -60,10 +61,35 @@ def test_a_wrong_form_fails(small_checkpoint: Write, monkeypatch: pytest.MonkeyP
 
 
 def test_nan_never_passes() -> None:
-    nan = float("nan")
+    nan = math.nan
     assert not Check("logits", nan, 0.0, 1.0).passed
     assert not Check("state", 0.0, nan, 1.0).passed
-    assert share(torch.tensor([1.0, nan]), torch.tensor([1.0, 1.0])) != 0.0
+    ones = torch.ones(2)
+    for bad in (torch.tensor([1.0, nan]), torch.tensor([math.inf, 1.0])):
+        assert relative_difference(bad, ones) == relative_difference(ones, bad) == math.inf
+        assert relative_difference(bad, bad) == math.inf
+        # In second place, where `max` would drop a NaN.
+        assert max(0.0, relative_difference(bad, ones)) == math.inf
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_state_that_is_not_finite_fails(
+    bad: float, small_checkpoint: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logits are right and the shift is right; only the last tensor of the state is not."""
+    chunked, reference = dispatch.FORMS["wkv7"]
+
+    def wrong(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y, state = chunked.function(*inputs)
+        state = state.clone()
+        state[0, 0, 0, 0] = bad
+        return y, state
+
+    monkeypatch.setitem(dispatch.FORMS, "wkv7", (chunked._replace(function=wrong), reference))
+    report = verify(small_checkpoint("7"), length=40, with_official=False)
+    failed = next(check for check in report.checks if check.name == "chunked form, whole")
+    assert not report.passed and not failed.passed
+    assert failed.logits <= failed.bound and failed.state == math.inf
 
 
 @pytest.mark.parametrize(

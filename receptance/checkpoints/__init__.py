@@ -10,11 +10,12 @@ and all of these from the hub.  written: all but the `.st`.
 """
 
 from .checkpoint import Checkpoint, load_model, open_checkpoint, read_state_tensors
-from .convert import convert, save_checkpoint
+from .convert import check_destination, convert, save_checkpoint
 from .hub import find
 
 __all__ = [
     "Checkpoint",
+    "check_destination",
     "convert",
     "find",
     "load_model",

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config
+from ..devices import dtype_name
 from ..errors import CheckpointError, ConfigError
 from ..models import RWKV
 from .detect import detect
@@ -42,6 +43,9 @@ class Place(NamedTuple):
     layout: str
     part: int
 
+    def read(self) -> Tensor:
+        return LAYOUTS[self.layout].to_official(self.file.read(self.stored))[self.part]
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -59,9 +63,7 @@ class Checkpoint:
 
     def tensor(self, name: str) -> Tensor:
         """One tensor by its official name, as stored but for the layout; mapped into memory where that is possible."""
-        place = self.places[name]
-        parts = LAYOUTS[place.layout].to_official(place.file.read(place.stored))
-        return parts[place.part].reshape(self.tensors[name].shape).contiguous()
+        return self.places[name].read().reshape(self.tensors[name].shape).contiguous()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -90,23 +92,40 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     try:
         config = detect(tensors)
         config = config.replace(**settings(values, config))
+        if dialect.name == "official" and _has_ending(files, ".st"):
+            _refuse_ambiguous(config)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path} cannot be opened: {error}") from error
     return Checkpoint(path, dialect.name, config, _fitted(path, tensors, config), places)
+
+
+def _has_ending(files: list[TensorFile], *endings: str) -> bool:
+    return any(file.path.suffix == ending for file in files for ending in endings)
+
+
+def _refuse_ambiguous(config: Config) -> None:
+    """Raise CheckpointError for models in web-rwkv's format that could be read in two ways, by every name and shape."""
+    advice = "use the .pth that it was made from"
+    if config.log_bonus:
+        # Its converter gives time_faaaa the name that older official files have for the logarithm of the same.
+        raise CheckpointError(f"nothing in a .st of RWKV-{config.version} tells what its time_first is; {advice}")
+    ranks = {config.decay_rank, config.rate_rank, config.gate_rank, config.value_rank or config.dim}
+    if config.version == "7" and ranks == {config.dim}:
+        raise CheckpointError(f"all ranks are the width, so that transposed factors cannot be told; {advice}")
 
 
 def of_model(model: RWKV) -> Checkpoint:
     """A model in memory, seen as a checkpoint."""
     file = _Memory({name: tensor.detach() for name, tensor in model.state_dict().items()})
     places = {name: Place(file, name, "same", 0) for name in file.tensors}
-    return Checkpoint(Path("model"), "official", model.config, _without_numbers(file.tensors), places)
+    return Checkpoint(file.path, "official", model.config, _without_numbers(file.tensors), places)
 
 
 class _Memory:
     """Tensors in memory, on any device."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = tensors
+        self.path, self.tensors = Path("model"), tensors
 
     def read(self, name: str) -> Tensor:
         return self.tensors[name].cpu()
@@ -134,19 +153,19 @@ def load_model(
     with torch.device("meta"):
         model = RWKV(checkpoint.config.replace(**overrides))
     dtype = dtype or checkpoint.dtype
-    weights = {name: finite(checkpoint, name, dtype).to(device or "cpu") for name in model.state_dict()}
+    weights = {name: read_finite(checkpoint, name, dtype).to(device or "cpu") for name in model.state_dict()}
     model.load_state_dict(weights, strict=True, assign=True)
     return model
 
 
-def finite(checkpoint: Checkpoint, name: str, dtype: torch.dtype) -> Tensor:
-    """A tensor in `dtype`.  Raises CheckpointError where one of its numbers is none, or does not fit."""
+def read_finite(checkpoint: Checkpoint, name: str, dtype: torch.dtype) -> Tensor:
+    """Read a tensor, in `dtype`.  Raises CheckpointError where one of its numbers is none, or does not fit."""
     stored = checkpoint.tensor(name)
     tensor = stored.to(dtype)
     if not _is_finite(tensor):
         if _is_finite(stored):
-            plain = str(dtype).removeprefix("torch.")
-            raise CheckpointError(f"{name} in {checkpoint.path} has numbers too large for {plain}; choose bfloat16")
+            small = dtype_name(dtype)
+            raise CheckpointError(f"{name} in {checkpoint.path} has numbers too large for {small}; choose bfloat16")
         raise CheckpointError(f"{name} in {checkpoint.path} holds NaN or infinity; its training went wrong")
     return tensor
 
@@ -159,13 +178,20 @@ def _is_finite(tensor: Tensor) -> bool:
 def read_state_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tuned initial states in a file: {"blocks.3.att.time_state": [H, N, N]}, as stored.
 
-    Official files hold S[V, K] for every generation.  Raises CheckpointError where there are none.
+    Official files hold S[V, K] for every generation.  Raises CheckpointError where there are none, for NaN and
+    infinity, and for state files of web-rwkv (`.st`, `.state`), which hold S[K, V] and do not tell.
     """
     path = find(path)
     files = open_folder(path)[0] if path.is_dir() else [open_file(path)]
-    states = {name: file.read(name) for file in files for name in file.tensors if re.fullmatch(STATE, name)}
+    dialect = find_dialect({name: tensor for file in files for name, tensor in file.tensors.items()})
+    places = _translate(path, dialect, files)[1]
+    states = {name: place.read().contiguous() for name, place in places.items() if re.fullmatch(STATE, name)}
     if not states:
         raise CheckpointError(f"{path} holds no state; a state file has tensors like blocks.0.att.time_state")
+    if dialect.name == "official" and _has_ending(files, ".st", ".state"):
+        raise CheckpointError(f"{path} does not tell whether its states are transposed; use the .pth it was made from")
+    if bad := next((name for name, tensor in states.items() if not _is_finite(tensor)), None):
+        raise CheckpointError(f"{bad} in {path} holds NaN or infinity; its tuning went wrong")
     return states
 
 

@@ -9,6 +9,7 @@ folder.  No more than one tensor is in memory at a time, and the destination app
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..models import RWKV
-from .checkpoint import Checkpoint, finite, of_model, open_checkpoint
+from .checkpoint import Checkpoint, of_model, open_checkpoint, read_finite
 from .files import Item, check_dtype, replacing
 from .hf import FOLDER_DIALECTS, hf_config, write_folder
 from .layouts import LAYOUTS
@@ -58,6 +59,18 @@ def save_checkpoint(model: RWKV, path: str | Path, shard_bytes: int = SHARD_BYTE
     Weights that are NaN are written as they are: this is called at the end of a training run, which must not be lost.
     """
     _write(of_model(model), Path(path), None, None, shard_bytes, checked=False)
+
+
+def check_destination(path: str | Path, version: str) -> None:
+    """Raise CheckpointError where a model of this generation cannot be written to `path`; writes nothing itself.
+
+    For work that takes long and saves at its end: a name that cannot be written should not cost the work.
+    """
+    path = Path(path)
+    _dialect_for(path, version)
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise CheckpointError(f"cannot write {path}: {above} is no folder that can be written to; choose another place")
 
 
 def _write(
@@ -117,8 +130,9 @@ def _maker(
 ) -> Callable[[], Tensor]:
     def make() -> Tensor:
         wanted = dtype or checkpoint.tensors[names[0]].dtype
-        parts = [finite(checkpoint, name, wanted) if checked else checkpoint.tensor(name).to(wanted) for name in names]
-        return LAYOUTS[layout].to_stored(parts)
+        if checked:
+            return LAYOUTS[layout].to_stored([read_finite(checkpoint, name, wanted) for name in names])
+        return LAYOUTS[layout].to_stored([checkpoint.tensor(name).to(wanted) for name in names])
 
     return make
 

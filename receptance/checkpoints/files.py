@@ -10,10 +10,11 @@ with replacing(path) as partial:        # `path` appears when the block ends wel
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -21,11 +22,16 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ..devices import dtype_name
 from ..errors import CheckpointError
 
 
 class TensorFile(Protocol):
     """What every reader offers."""
+
+    @property
+    def path(self) -> Path:
+        """The file itself."""
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -44,6 +50,8 @@ class Item(NamedTuple):
 
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+# Beyond any model's tensors, and small enough that nothing computed from them overflows.
+MAX_NUMBERS, MAX_DIMENSIONS = 2**48, 8
 
 # How files begin that people mistake for checkpoints, or that we cannot read.
 _FOREIGN = {
@@ -61,7 +69,7 @@ _FOREIGN = {
 def open_file(path: Path) -> TensorFile:
     """Open a `.pth` or `.safetensors` file, whatever its ending says.  Raises CheckpointError for all others."""
     from .pth import open_pth
-    from .safetensors import SafetensorsFile
+    from .safetensors import SafetensorsFile, begins_safetensors
 
     try:
         with path.open("rb") as file:
@@ -70,23 +78,33 @@ def open_file(path: Path) -> TensorFile:
         raise CheckpointError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
     if not start:
         raise CheckpointError(f"{path} is empty; download or save it again")
+    # First, because these begin with a length, whose bytes can be those that mark any other kind of file.
+    if begins_safetensors(start):
+        return SafetensorsFile(path)
     for beginning, sentence in _FOREIGN.items():
         if start.lower().startswith(beginning.lower()):
             raise CheckpointError(f"{path} {sentence}")
     if start.startswith((b"PK", b"\x80")):
         return open_pth(path)
-    if start[8:9] == b"{":
-        return SafetensorsFile(path)
     raise CheckpointError(f"{path} is no checkpoint: it is neither a .pth nor a .safetensors file")
 
 
 def check_dtype(path: Path, name: str, dtype: torch.dtype) -> None:
     """Raise CheckpointError for numbers that are no plain floating point ones, as quantised files hold."""
     if dtype not in DTYPES:
-        plain = str(dtype).removeprefix("torch.")
         raise CheckpointError(
-            f"{path} holds {name} as {plain}, which cannot be read; use a checkpoint in float32, bfloat16 or float16"
+            f"{path} holds {name} as {dtype_name(dtype)}, which cannot be read; "
+            f"use a checkpoint in float32, bfloat16 or float16"
         )
+
+
+def is_possible(shape: Sequence[object]) -> bool:
+    """Whether a shape from outside can be a tensor's at all."""
+    sizes = [size for size in shape if type(size) is int and size >= 0]
+    if len(sizes) < len(shape) or len(shape) > MAX_DIMENSIONS:
+        return False
+    # Strides are products of sizes: those beside a 0 can overflow, though there is not one number.
+    return math.prod(max(size, 1) for size in sizes) < MAX_NUMBERS
 
 
 @contextmanager

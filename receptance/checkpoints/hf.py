@@ -18,6 +18,7 @@ import torch
 
 from .. import __version__
 from ..config import Config
+from ..devices import dtype_name
 from ..errors import CheckpointError
 from .files import Item, TensorFile, open_file
 from .safetensors import write_safetensors
@@ -128,7 +129,7 @@ def hf_config(config: Config, dialect: str, dtype: torch.dtype) -> dict[str, Any
         "eos_token_id": 0,
         "tie_word_embeddings": False,
         "use_cache": True,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": dtype_name(dtype),
         OWN: {"version": __version__, "norm_eps": config.norm_eps, "group_norm_eps": config.group_norm_eps},
     }
 

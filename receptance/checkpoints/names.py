@@ -159,9 +159,11 @@ FLA_6_RULES += (
     Rule(tuple(f"blocks.{{i}}.att.time_maa_{x}" for x in FLA_MIXES), "model.layers.{i}.attn.x_bias", "stacked"),
 )
 
-# web-rwkv: some official names are exchanged, and every low-rank factor is transposed.
-WEB_5_RULES = _rules(("blocks.{i}.att.time_faaaa", "blocks.{i}.att.time_first"), ("{rest}", "{rest}"))
+# web-rwkv: some official names are exchanged, and every low-rank factor and tuned state is transposed.
+_WEB_STATE = ("blocks.{i}.att.time_state", "blocks.{i}.att.time_state", "transposed")
+WEB_5_RULES = _rules(_WEB_STATE, ("blocks.{i}.att.time_faaaa", "blocks.{i}.att.time_first"), ("{rest}", "{rest}"))
 WEB_6_RULES = _rules(
+    _WEB_STATE,
     *((f"blocks.{{i}}.att.time_maa_{n}", f"blocks.{{i}}.att.time_mix_{n}", "transposed") for n in ("w1", "w2")),
     *((f"blocks.{{i}}.att.time_decay_{n}", f"blocks.{{i}}.att.time_decay_{n}", "transposed") for n in ("w1", "w2")),
     ("blocks.{i}.att.time_faaaa", "blocks.{i}.att.time_first"),
@@ -170,6 +172,7 @@ WEB_6_RULES = _rules(
     ("{rest}", "{rest}"),
 )
 WEB_7_RULES = _rules(
+    _WEB_STATE,
     *((f"blocks.{{i}}.att.{x}{n}", f"blocks.{{i}}.att.{x}{n}", "transposed") for x in "wavg" for n in "12"),
     ("{rest}", "{rest}"),
 )
@@ -185,12 +188,17 @@ def _is_web_5(tensors: Mapping[str, Tensor]) -> bool:
     return bonus is not None and bonus.dim() == 2 and bonus.shape[1] > 1 and "blocks.0.att.ln_x.weight" in tensors
 
 
+# The first factor of each low-rank product of RWKV-7, officially [C, rank].
+DOWN_7 = tuple(f"blocks.{layer}.att.{x}1" for x, layer in zip("wagv", (0, 0, 0, 1), strict=True))
+
+
 def _is_web_7(tensors: Mapping[str, Tensor]) -> bool:
-    """Low-rank factors [rank, C] and [C, rank].  Where rank and C are equal this cannot be seen, and is not assumed."""
-    down, emb = tensors.get("blocks.0.att.w1"), tensors.get("emb.weight")
-    if down is None or emb is None or down.dim() != 2 or emb.dim() != 2:
+    """One of the low-rank factors is [rank, C].  Where all ranks are C this cannot be seen, and is not assumed."""
+    emb = tensors.get("emb.weight")
+    if emb is None or emb.dim() != 2:
         return False
-    return down.shape[1] == emb.shape[1] != down.shape[0]
+    shapes = [tensors[name].shape for name in DOWN_7 if name in tensors]
+    return any(len(shape) == 2 and shape[1] == emb.shape[1] != shape[0] for shape in shapes)
 
 
 # Layer 0 of RWKV-7 has no value residual; official files hold its tensors all the same.

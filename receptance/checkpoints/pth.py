@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .files import TensorFile, check_dtype, mapped
+from .files import MAX_NUMBERS, TensorFile, check_dtype, is_possible, mapped
 
 # The pickle of the largest models is below 1 MB; a larger one is an attack on our memory or no model.
 MAX_PICKLE = 64 * 2**20
@@ -93,6 +93,9 @@ class PthFile:
     def read(self, name: str) -> Tensor:
         tensor = self._described[name]
         entry = tensor.numbers.entry
+        if 0 in tensor.shape:
+            # Where it lies is not checked, and means nothing.
+            return torch.empty(tensor.shape, dtype=tensor.numbers.dtype)
         try:
             numbers = mapped(self.path, _content_start(self.path, entry), entry.file_size, tensor.numbers.dtype)
         except (OSError, ValueError) as error:
@@ -146,10 +149,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensor(numbers: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Described:
-    sizes = (offset, *shape, *strides)
-    if not isinstance(numbers, _Numbers) or not all(type(size) is int and 0 <= size < 2**48 for size in sizes):
+    steps = (offset, *strides)
+    if not isinstance(numbers, _Numbers) or not all(type(step) is int and 0 <= step < MAX_NUMBERS for step in steps):
         raise ValueError("not a tensor")
-    if len(shape) != len(strides):
+    if not is_possible(shape) or len(shape) != len(strides):
         raise ValueError("not a tensor")
     return _Described(numbers, offset, tuple(shape), tuple(strides))
 
@@ -187,10 +190,10 @@ def _unpickle(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Any:
 
 def _check_bounds(path: Path, name: str, tensor: _Described) -> None:
     """Raise CheckpointError for a tensor that lies outside its storage, or claims more numbers than that has."""
-    room = tensor.numbers.entry.file_size // tensor.numbers.dtype.itemsize
+    room, rest = divmod(tensor.numbers.entry.file_size, tensor.numbers.dtype.itemsize)
     count = math.prod(tensor.shape)
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-    if count and (last >= room or count > room):
+    if count and (rest or last >= room or count > room):
         raise CheckpointError(f"{path} has too few numbers for the shape of {name}; it is damaged, save it again")
 
 
@@ -209,6 +212,7 @@ class OldPthFile:
     """A `.pth` that is no archive: all its tensors are in memory."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             with warnings.catch_warnings():
                 # About storages of an old kind, and nothing that a user could act on.

@@ -10,7 +10,6 @@ and not by the format's own library, because that maps the whole file at once, w
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +18,17 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .files import Item, as_bytes, mapped
+from .files import MAX_NUMBERS, Item, as_bytes, is_possible, mapped
 
 DTYPE_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 # The format's own limit.
 MAX_HEADER = 100 * 10**6
 _DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+
+
+def begins_safetensors(start: bytes) -> bool:
+    """Whether a file that begins with these bytes (9 or more) is a `.safetensors` one, be it cut short."""
+    return int.from_bytes(start[:8], "little") <= MAX_HEADER and start[8:9] == b"{"
 
 
 class _Span(NamedTuple):
@@ -74,15 +78,15 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 def _entry(path: Path, name: str, entry: Any) -> tuple[Tensor, int, int]:
     """A tensor's shape and dtype on the meta device, and its first and last byte among the numbers."""
     try:
-        dtype, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        numbers = [*shape, first, last]
+        dtype, shape, (first, last) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: its header does not describe {name}; save it again") from error
     if dtype not in _DTYPES:
         raise CheckpointError(
             f"{path} holds {name} as {dtype}, which cannot be read; use a checkpoint in float32, bfloat16 or float16"
         )
-    if not all(type(number) is int and 0 <= number < 2**48 for number in numbers) or math.prod(shape) >= 2**48:
+    places_are_possible = all(type(place) is int and 0 <= place < 8 * MAX_NUMBERS for place in (first, last))
+    if not is_possible(shape) or not places_are_possible:
         raise CheckpointError(f"{path} is damaged: {name} has an impossible shape or place; save it again")
     return torch.empty(shape, dtype=_DTYPES[dtype], device="meta"), first, last
 

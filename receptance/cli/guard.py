@@ -21,6 +21,8 @@ from ..errors import ReceptanceError
 
 WRONG_INPUT, STOPPED, READER_GONE = 2, 130, 1
 DEBUG = "RECEPTANCE_DEBUG"
+# What PyTorch says in a plain RuntimeError: on the CPU under Linux and macOS, under Windows, on Apple's GPU.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class Guarded(typer.core.TyperGroup):
@@ -51,8 +53,8 @@ def one_sentence(debug: bool) -> Iterator[None]:
             raise
         _say("stopped")
         sys.exit(STOPPED)
-    except (ReceptanceError, OSError, MemoryError) as error:
-        if debug:
+    except Exception as error:
+        if debug or not (isinstance(error, (ReceptanceError, OSError)) or _is_out_of_memory(error)):
             raise
         _say(sentence(error))
         sys.exit(WRONG_INPUT)
@@ -78,8 +80,8 @@ def _drop_stdout() -> None:
 
 def sentence(error: BaseException) -> str:
     """What went wrong, for a user, on one line."""
-    if isinstance(error, MemoryError):
-        return "there is not enough memory for this; try a smaller model or --dtype bfloat16"
+    if _is_out_of_memory(error):
+        return "there is not enough memory for this; try a smaller model, fewer tokens or --dtype bfloat16"
     if not isinstance(error, OSError) or isinstance(error, ReceptanceError):
         return " ".join(str(error).split())
     path = error.filename2 or error.filename
@@ -89,6 +91,13 @@ def sentence(error: BaseException) -> str:
     if error.errno is None:
         return " ".join(str(error).split()) or type(error).__name__
     return f"cannot use{place or ' a file'}: {(error.strerror or str(error)).lower()}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python's own error or one of PyTorch's, which are told by their names so that PyTorch need not be loaded."""
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in {kind.__name__ for kind in type(error).__mro__}:
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import MODEL_HELP, Dtype
+from .options import MODEL_HELP
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,9 +22,6 @@ def info(
     tensors: Annotated[bool, typer.Option("--tensors", help="List the model's tensors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     length: Annotated[int, typer.Option(min=1, help="With --ops: tokens in the call.")] = 512,
-    dtype: Annotated[Dtype, typer.Option(help="With --ops: what is computed in.")] = Dtype.float32,
-    device: Annotated[str, typer.Option(help="With --ops: cpu, cuda, ...")] = "cpu",
-    train: Annotated[bool, typer.Option("--train", help="With --ops: gradients are wanted.")] = False,
 ) -> None:
     """Show what MODEL is, or without it, what there is on this machine to compute with.
 
@@ -49,11 +46,10 @@ def info(
         if not as_json:
             _print_machine(console, here)
     if ops:
-        forms = describe.forms(length, device, dtype.torch, train)
+        forms = describe.forms(length)
         answer["ops"] = {op: dict(rows) for op, rows in forms.items()}
         if not as_json:
-            purpose = "training" if train else "inference"
-            _print_forms(console, forms, f"{purpose}, {length} tokens, {dtype.value}, {device}")
+            _print_forms(console, forms, f"a call of {length} tokens" if length > 1 else "a call of one token")
     if as_json:
         print(json.dumps(answer, indent=2))
 
@@ -75,6 +71,8 @@ def _model_values(found: Description, with_tensors: bool) -> dict[str, Any]:
 
 
 def _print_model(console: Console, found: Description, with_tensors: bool) -> None:
+    from ..describe import readable_bytes
+
     config = found.config
     stored = ", ".join(f"{dtype} ({count})" for dtype, count in found.dtypes.items())
     heads = f"{config.num_heads} of size {config.head_size}" if config.num_heads else "none (a vector a channel)"
@@ -85,7 +83,7 @@ def _print_model(console: Console, found: Description, with_tensors: bool) -> No
     ]
     rows = {
         "model": f"RWKV-{config.version}",
-        "file": f"{found.path} ({found.dialect}, {_bytes(found.file_bytes)})",
+        "file": f"{found.path} ({found.dialect}, {readable_bytes(found.file_bytes)})",
         "parameters": f"{found.parameters:,}",
         "stored as": stored,
         "layers": str(config.num_layers),
@@ -93,7 +91,7 @@ def _print_model(console: Console, found: Description, with_tensors: bool) -> No
         "heads": heads,
         "ranks": ", ".join(ranks),
         "vocabulary": f"{config.vocab_size:,}",
-        "state": f"{_bytes(found.state_bytes)} a sequence, of any length",
+        "state": f"{readable_bytes(found.state_bytes)} a sequence, of any length",
         "work": f"{found.flops_per_token / 1e9:,.3g} GFLOP a token",
     }
     _print_rows(console, {name: value for name, value in rows.items() if value})
@@ -139,10 +137,3 @@ def _print_rows(console: Console, rows: dict[str, str]) -> None:
     for name, value in rows.items():
         table.add_row(f"[bold]{name}[/]", escape(value))
     console.print(table)
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,9 @@ def quickstart(
 
     Nothing is downloaded. Ctrl-C ends the training early.
     """
+    # OpenMP reads this once, when PyTorch is loaded.  By default a thread that has finished its part spins until the
+    # others have; beside other programs it spins on the core that they wait for, and training nearly stalls.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ..quickstart import quickstart as run
 
     run(out, seconds=seconds)

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from ..verify import Report
 
 FAILED = 1
+# Far more than a difference needs to show, and few enough to be fed one at a time.
+MOST_TOKENS = 2**20
 
 
 def verify(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    length: Annotated[int, typer.Option(min=2, help="How many random tokens to feed.")] = 128,
+    length: Annotated[int, typer.Option(min=2, max=MOST_TOKENS, help="How many random tokens to feed.")] = 128,
     dtype: Annotated[Dtype, typer.Option(help="What to compute in.")] = Dtype.float32,
     seed: Annotated[int, typer.Option(help="Of the tokens and of the cuts.")] = 0,
     official: Annotated[bool, typer.Option(help="Whether to ask the official runtime too.")] = True,
@@ -52,9 +54,11 @@ def verify(
 def _table(report: Report) -> Table:
     from rich.table import Table
 
-    dtype = str(report.dtype).removeprefix("torch.")
+    from ..devices import dtype_name
+
+    call = f"{report.length} random tokens, {dtype_name(report.dtype)}"
     table = Table(
-        title=f"RWKV-{report.config.version}, {report.length} random tokens, {dtype}, against the time loop",
+        title=f"RWKV-{report.config.version}, {call}, against the time loop",
         caption="logits: largest difference / standard deviation; state: largest difference / largest entry",
     )
     table.add_column("way of computing")

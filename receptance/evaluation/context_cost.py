@@ -11,13 +11,20 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..baselines import KeyValues, Transformer
-from ..plots import ContextCost
+
+
+class ContextCost(NamedTuple):
+    """What one more token costs after `context` tokens: median seconds, and bytes of the model's state."""
+
+    context: int
+    seconds: float
+    state_bytes: int
 
 
 def step_seconds(model: Any, state: Any, num_steps: int) -> float:

@@ -77,10 +77,23 @@ class HeadNorm(nn.GroupNorm):
 class Part(nn.Module):
     """What a time mix and a channel mix of any generation have in common.
 
-    lr_multiples   leaf name of a parameter -> by how much its learning rate is multiplied; 1 for the others
+    A time mix is called as `att(x, v_first, last, state, rows)` and returns its output and the new v_first, last and
+    state; a channel mix as `ffn(x, last, rows)` and returns its output and the new last.
+
+    x [B, T, C]   the normalised residual stream
+    v_first       what the first layer's time mix hands to all others, [B, T, C]; None into the first, and where a
+                  generation has no such thing
+    last [B, C]   the part's last input, for the token shift
+    state         the recurrence's, [B, H, N, N] (RWKV-4: [B, 3, A])
+
+    lr_multiples  leaf name of a parameter -> by how much its learning rate is multiplied; 1 for the others
+    elementwise   parameters that are stored as matrices and not multiplied as such
+    op            the recurrence that a time mix computes
     """
 
     lr_multiples: ClassVar[Mapping[str, float]] = {}
+    elementwise: ClassVar[frozenset[str]] = frozenset()
+    op: ClassVar[str] = ""
 
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()

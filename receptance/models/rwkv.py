@@ -17,9 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
+from ..errors import InputError, StateError
 from ..state import State
 from .layers import Part, Rows, fill, orthogonal
 from .versions import PARTS
+
+WHOLE = (torch.int64, torch.int32)
 
 
 class Block(nn.Module):
@@ -38,7 +41,10 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, v_first: Tensor | None, shift: Tensor, wkv: Tensor, rows: Rows
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """x [B, T, C], v_first (what the first layer hands to the others), and this layer's part of the state."""
+        """x [B, T, C]; v_first, see `Part`; shift [2, B, C] and wkv [B, ...], this layer's part of the state.
+
+        Returns the new values of all four.
+        """
         x = self.ln0(x)
         dx, v_first, last_time, wkv = self.att(self.ln1(x), v_first, shift[0], wkv, rows)
         x = x + dx
@@ -70,7 +76,7 @@ class RWKV(nn.Module):
         first [B, T] bool   tokens before which everything is forgotten: the start of a document in a packed row
 
         Returns the logits [B, T, V] (those of padding mean nothing) and the state after each row's last real token.
-        Raises ValueError where the shapes do not fit, StateError where the state is another model's.
+        Raises InputError where tensors do not fit, StateError where the state is another model's.
         """
         x, state = self.features(tokens, state, lengths, first)
         return self.head(x), state
@@ -78,17 +84,20 @@ class RWKV(nn.Module):
     def features(
         self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None, first: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """The same without the head: what it would be applied to, [B, T, C], and the state."""
-        _check(tokens, lengths, first)
+        """The same without the head: what that would be applied to, [B, T, C], and the state.  Raises the same."""
+        _check(tokens, lengths, first, self.config.vocab_size)
         x = self.emb(tokens)
         if state is None:
             state = State.zeros(self.config, len(tokens), x.device, x.dtype)
         else:
+            if not isinstance(state, State):
+                raise StateError(f"a state must be a State, got a {type(state).__name__}")
             state.check(self.config, len(tokens))
+            state = state.to(dtype=x.dtype)
         rows = Rows.of(lengths, first, tokens.shape[1])
 
         v_first, shifts, memories = None, [], []
-        for block, shift, wkv in zip(self.blocks, state.shift.to(x.dtype).unbind(), state.wkv.unbind(), strict=True):
+        for block, shift, wkv in zip(self.blocks, state.shift.unbind(), state.wkv.unbind(), strict=True):
             x, v_first, shift, wkv = block(x, v_first, shift, wkv, rows)
             shifts.append(shift)
             memories.append(wkv)
@@ -149,20 +158,34 @@ def flops_per_token(model: RWKV) -> int:
     """
     config = model.config
     time_mix, _ = PARTS[config.version]
-    matrices = sum(p.numel() for name, p in model.named_parameters() if _is_multiplied(name, p))
+    matrices = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.squeeze().dim() >= 2
+        and name != "emb.weight"
+        and name.rpartition(".")[2] not in time_mix.elementwise
+    )
     return 2 * matrices + config.num_layers * time_mix.recurrence_flops(config)
 
 
-def _is_multiplied(name: str, parameter: Tensor) -> bool:
-    """Matrices, except the embedding and the vectors that are stored as one row a head."""
-    per_head = name.endswith(("time_decay", "time_first", "time_faaaa", "r_k"))
-    return parameter.squeeze().dim() >= 2 and not per_head and name != "emb.weight"
-
-
-def _check(tokens: Tensor, lengths: Tensor | None, first: Tensor | None) -> None:
-    if tokens.dim() != 2 or tokens.shape[1] == 0 or tokens.is_floating_point():
-        raise ValueError(f"tokens must be whole numbers [B, T] with T >= 1, got {tokens.dtype} {list(tokens.shape)}")
-    if lengths is not None and lengths.shape != tokens.shape[:1]:
-        raise ValueError(f"lengths must be [{len(tokens)}], one a row, got {list(lengths.shape)}")
+def _check(tokens: Tensor, lengths: Tensor | None, first: Tensor | None, vocab_size: int) -> None:
+    """Raise InputError for a call that cannot be served.  Values are looked at on the CPU only, where that is free."""
+    for name, given in (("tokens", tokens), ("lengths", lengths), ("first", first)):
+        if given is not None and not isinstance(given, Tensor):
+            raise InputError(f"{name} must be a tensor, got a {type(given).__name__}")
+    if tokens.dim() != 2 or 0 in tokens.shape or tokens.dtype not in WHOLE:
+        raise InputError(f"tokens must be int64 [B, T] with B and T >= 1, got {tokens.dtype} {list(tokens.shape)}")
+    if lengths is not None and (lengths.shape != tokens.shape[:1] or lengths.dtype not in WHOLE):
+        raise InputError(f"lengths must be int64 [{len(tokens)}], one a row, got {lengths.dtype} {list(lengths.shape)}")
     if first is not None and (first.shape != tokens.shape or first.dtype != torch.bool):
-        raise ValueError(f"first must be bool {list(tokens.shape)} like tokens, got {first.dtype} {list(first.shape)}")
+        raise InputError(f"first must be bool {list(tokens.shape)} like tokens, got {first.dtype} {list(first.shape)}")
+    if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_range("tokens", tokens, vocab_size - 1)
+        if lengths is not None:
+            _check_range("lengths", lengths, tokens.shape[1])
+
+
+def _check_range(name: str, values: Tensor, most: int) -> None:
+    low, high = (int(value) for value in values.aminmax())
+    if low < 0 or high > most:
+        raise InputError(f"{name} must lie between 0 and {most}, got {low if low < 0 else high}")

@@ -22,6 +22,7 @@ class TimeMix(Part):
     """x [B, T, C] -> [B, T, C], with the state [B, 3, A]."""
 
     lr_multiples: ClassVar = {"time_decay": 2.0, "time_first": 3.0}
+    op: ClassVar = "wkv4"
 
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__(config, layer)

@@ -25,6 +25,8 @@ class TimeMix(Part):
     """x [B, T, C] -> [B, T, C], with the state S [B, H, N, N]."""
 
     lr_multiples: ClassVar = {"time_decay": 2.0, "time_first": 3.0}
+    elementwise: ClassVar = frozenset({"time_decay", "time_first", "time_faaaa"})
+    op: ClassVar = "wkv6"
 
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__(config, layer)
@@ -56,7 +58,7 @@ class TimeMix(Part):
         r = self.receptance(torch.lerp(prev, x, self.time_mix_r))
         k = rows.hold(self.key(torch.lerp(prev, x, self.time_mix_k)))
         v = self.value(torch.lerp(prev, x, self.time_mix_v))
-        log_w = rows.hold(-torch.exp(self._per_channel(self.time_decay).type_as(S)).flatten().expand_as(k))
+        log_w = rows.hold(-torch.exp(self._for_channels(self.time_decay).type_as(S)).flatten().expand_as(k))
 
         r, log_w, k, v = (y.unflatten(-1, self.head_shape) for y in (r, log_w, k, v))
         y, S = wkv6(r, log_w, k, v, S, rows.first)
@@ -68,9 +70,9 @@ class TimeMix(Part):
     @property
     def bonus(self) -> Tensor:
         """u [H, N]."""
-        return self._per_channel(torch.exp(self.time_first) if self.log_bonus else self.time_faaaa)
+        return self._for_channels(torch.exp(self.time_first) if self.log_bonus else self.time_faaaa)
 
-    def _per_channel(self, x: Tensor) -> Tensor:
+    def _for_channels(self, x: Tensor) -> Tensor:
         """[H, N], or [H] for a whole head -> [H, N]."""
         return x if self.per_channel else x[:, None].expand(self.head_shape)
 

@@ -26,6 +26,8 @@ class TimeMix(Part):
     """x [B, T, C] -> [B, T, C], with the state S [B, H, N, N]."""
 
     lr_multiples: ClassVar = {"time_decay": 2.0}
+    elementwise: ClassVar = frozenset({"time_faaaa"})
+    op: ClassVar = "wkv6"
 
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__(config, layer)

@@ -29,6 +29,8 @@ class TimeMix(Part):
     """x [B, T, C] -> [B, T, C], with the state S [B, H, N, N]; `v_first` [B, T, C] are the first layer's values."""
 
     lr_multiples: ClassVar = {"w0": 2.0}
+    elementwise: ClassVar = frozenset({"r_k"})
+    op: ClassVar = "wkv7"
 
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__(config, layer)

@@ -11,8 +11,8 @@ Letters, everywhere in this package:
 
 Conventions that hold for every op and every form:
   * The decay is given as `log_w = log w <= 0`.
-  * The state has the dtype in which the recurrence is computed: float32, or float64 in a float64 model.  Inputs of a
-    lower precision are widened to it; `y` has the dtype of `v`.
+  * The state has the dtype in which the recurrence is computed: float32, or float64 in a float64 model, also under
+    autocast.  Inputs of a lower precision are widened to it; `y` has the dtype of `v`.
   * A state goes in and a new one comes out; no input is changed.
   * `first [B, T]` (bool, or None) marks the tokens before which everything is forgotten: the state is set to its empty
     value before that step.  Never express it by a decay of -inf: the chunked form of wkv7 divides by decays.
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..errors import OpError
+from ..errors import InputError
 from .dispatch import call, explain, forms, use
 
 __all__ = ["OPS", "call", "explain", "forms", "token_shift", "use", "wkv4", "wkv6", "wkv7"]
@@ -40,8 +40,9 @@ def wkv7(
 
     r, log_w, k, v, a, b [B, T, H, N]; state [B, H, N, N]; first [B, T] bool  ->  y [B, T, H, N], state [B, H, N, N].
     RWKV-7 calls it with a = -kappa and b = kappa * rate, kappa a unit vector per head, and -e^{-1/2} <= log_w <= 0;
-    the chunked form relies on that bound (it divides by the decay of a chunk of 32), the reference does not.
-    Raises OpError where the shapes do not agree.
+    the chunked form relies on that bound (it divides by the decay of a chunk of 32) and gives NaN far beyond it, the
+    reference takes any log_w <= 0.
+    Raises InputError where the shapes do not agree.
     """
     _same_shape("wkv7", r=r, log_w=log_w, k=k, v=v, a=a, b=b)
     _square_state("wkv7", v, state, first)
@@ -55,8 +56,8 @@ def wkv6(
     """The gated linear recurrence of RWKV-5 and 6 (2404.05892): reads the state before the step's write.
 
     r, log_w, k, v [B, T, H, N]; state [B, H, N, N]; first [B, T] bool  ->  y [B, T, H, N], state [B, H, N, N].
-    Any log_w <= 0 is served exactly, however negative.  The bonus (r . (u k)) v for the current token is elementwise
-    and stays in the model file.  Raises OpError where the shapes do not agree.
+    Any log_w <= 0 is served to rounding, however negative.  The bonus (r . (u k)) v for the current token is
+    elementwise and stays in the model file.  Raises InputError where the shapes do not agree.
     """
     _same_shape("wkv6", r=r, log_w=log_w, k=k, v=v)
     _square_state("wkv6", v, state, first)
@@ -76,11 +77,11 @@ def wkv4(
 
     The state holds (num, den, max) with num and den divided by e^max, where max is the largest exponent met so far;
     empty it is (0, 0, EMPTY_MAX).  Where an ended row meets an empty state, y is 0.
-    Raises OpError where the shapes do not agree.
+    Raises InputError where the shapes do not agree.
     """
     _same_shape("wkv4", log_w=log_w, k=k, v=v)
     if state.shape != (v.shape[0], 3, v.shape[2]) or u.shape != v.shape[2:]:
-        raise OpError(f"wkv4 got u {list(u.shape)} and a state {list(state.shape)} for v {list(v.shape)}")
+        raise InputError(f"wkv4 got u {list(u.shape)} and a state {list(state.shape)} for v {list(v.shape)}")
     _check_first("wkv4", v, first)
     y, state = call("wkv4", v, (log_w, u, k, v, state, first))
     return y, state
@@ -93,10 +94,10 @@ def token_shift(
 
     x [B, T, C]; last [B, C], the input before x[:, 0]; lengths [B] (None: all T); first [B, T] bool
     ->  prev [B, T, C] with prev[:, t] = x[:, t-1], or 0 where first; and each row's last real input [B, C], which is
-    `last` itself where lengths is 0.
+    `last` itself where lengths is 0.  Raises InputError where the shapes do not agree.
     """
     if last.shape != (x.shape[0], x.shape[2]):
-        raise OpError(f"token_shift got x {list(x.shape)} and last {list(last.shape)}; last must be [B, C]")
+        raise InputError(f"token_shift got x {list(x.shape)} and last {list(last.shape)}; last must be [B, C]")
     _check_first("token_shift", x, first)
     prev, last = call("token_shift", x, (x, last, lengths, first))
     return prev, last
@@ -108,16 +109,17 @@ OPS = {"wkv4": wkv4, "wkv6": wkv6, "wkv7": wkv7, "token_shift": token_shift}
 def _same_shape(op: str, **tensors: Tensor) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if len(set(shapes.values())) > 1:
-        raise OpError(f"{op} needs inputs of one shape, got " + ", ".join(f"{n} {list(s)}" for n, s in shapes.items()))
+        got = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise InputError(f"{op} needs inputs of one shape, got {got}")
 
 
 def _square_state(op: str, v: Tensor, state: Tensor, first: Tensor | None) -> None:
     if v.dim() != 4 or state.shape != (v.shape[0], v.shape[2], v.shape[3], v.shape[3]):
         shapes = f"v {list(v.shape)} and a state {list(state.shape)}"
-        raise OpError(f"{op} got {shapes}; it needs [B, T, H, N] and [B, H, N, N]")
+        raise InputError(f"{op} got {shapes}; it needs [B, T, H, N] and [B, H, N, N]")
     _check_first(op, v, first)
 
 
 def _check_first(op: str, x: Tensor, first: Tensor | None) -> None:
     if first is not None and first.shape != x.shape[:2]:
-        raise OpError(f"{op} got first {list(first.shape)}; it marks tokens and must be {list(x.shape[:2])}")
+        raise InputError(f"{op} got first {list(first.shape)}; it marks tokens and must be {list(x.shape[:2])}")

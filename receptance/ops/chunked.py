@@ -23,27 +23,26 @@ def wkv7(
     T, dtype = v.shape[1], v.dtype
     size = min(CHUNK7, T)
     r, log_w, k, v, a, b = (_fold(x, size, state.dtype) for x in (r, log_w, k, v, a, b))  # [B, H, n, C, N]
-    with torch.autocast(v.device.type, enabled=False):
-        L = log_w.cumsum(-2)
-        to_here, from_here = L.exp(), (-L).exp()
-        R, A, B, K = r * to_here, a * (L - log_w).exp(), b * from_here, k * from_here
-        eye_N, segment = torch.eye(v.shape[-1], dtype=v.dtype, device=v.device), None
-        if first is not None:
-            segment = _segment(first, size)[:, None]
-        rb, rk, ab, ak = _grams(R, A, B, K, segment)
-        if segment is not None:
-            old, last, keep = _masks(segment)
-            R, A, B, K, eye_N = R * old, A * old, B * last, K * last, eye_N * keep
+    L = log_w.cumsum(-2)
+    to_here, from_here = L.exp(), (-L).exp()
+    R, A, B, K = r * to_here, a * (L - log_w).exp(), b * from_here, k * from_here
+    eye_N, segment = torch.eye(v.shape[-1], dtype=v.dtype, device=v.device), None
+    if first is not None:
+        segment = _segment(first, size)[:, None]
+    rb, rk, ab, ak = _grams(R, A, B, K, segment)
+    if segment is not None:
+        old, last, keep = _masks(segment)
+        R, A, B, K, eye_N = R * old, A * old, B * last, K * last, eye_N * keep
 
-        # (I - ab) U = A S^T + ak V is what the steps of the chunk read through a; b writes it: U = US S^T + UV.
-        system = torch.eye(size, dtype=v.dtype, device=v.device) - ab
-        solved = torch.linalg.solve_triangular(system, torch.cat([A, ak @ v], -1), upper=False, unitriangular=True)
-        US, UV = solved.chunk(2, -1)
-        UV_V = torch.cat([UV, v], -2)
+    # (I - ab) U = A S^T + ak V is what the steps of the chunk read through a; b writes it: U = US S^T + UV.
+    system = torch.eye(size, dtype=v.dtype, device=v.device) - ab
+    solved = torch.linalg.solve_triangular(system, torch.cat([A, ak @ v], -1), upper=False, unitriangular=True)
+    US, UV = solved.chunk(2, -1)
+    UV_V = torch.cat([UV, v], -2)
 
-        end = to_here[..., -1:, :]
-        entering, state = _walk(state, (eye_N + US.mT @ B) * end, (UV_V.mT @ torch.cat([B, K], -2)) * end)
-        y = (R + rb @ US) @ entering.mT + torch.cat([rb, rk], -1) @ UV_V
+    end = to_here[..., -1:, :]
+    entering, state = _walk(state, (eye_N + US.mT @ B) * end, (UV_V.mT @ torch.cat([B, K], -2)) * end)
+    y = (R + rb @ US) @ entering.mT + torch.cat([rb, rk], -1) @ UV_V
     return _unfold(y, T).to(dtype), state
 
 
@@ -55,13 +54,12 @@ def wkv6(
     size = min(CHUNK6, 2 ** (T - 1).bit_length())
     r, log_w, k, v = (_fold(x, size, state.dtype) for x in (r, log_w, k, v))
     segment = None if first is None else _segment(first, size)[:, None]
-    with torch.autocast(v.device.type, enabled=False):
-        y, reads, writes, kept = _double(r, log_w.exp(), k, v, segment)
-        if segment is not None:
-            old, last, keep = _masks(segment)
-            reads, writes, kept = reads * old, writes * last, kept * keep
-        entering, state = _walk_diagonal(state, kept, v.mT @ writes)
-        y = y + reads @ entering.mT
+    y, reads, writes, kept = _double(r, log_w.exp(), k, v, segment)
+    if segment is not None:
+        old, last, keep = _masks(segment)
+        reads, writes, kept = reads * old, writes * last, kept * keep
+    entering, state = _walk_diagonal(state, kept, v.mT @ writes)
+    y = y + reads @ entering.mT
     return _unfold(y, T).to(dtype), state
 
 

@@ -8,6 +8,7 @@ Forms stand in the order of preference; the first that does not refuse serves.  
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import OpError
+from ..errors import InputError
 from . import chunked, reference
 
 
@@ -57,20 +58,37 @@ FORMS: dict[str, tuple[Form, ...]] = {
     "token_shift": (Form("chunked", chunked.token_shift, _always), Form("reference", reference.token_shift, _always)),
 }
 
-# The form that `use` asks for: one for the whole process, and a plain global so that torch.compile can follow it.
-_forced: str | None = None
+# The form that `use` asks for, in this thread.  Read by getattr: torch.compile follows that, and a ContextVar not.
+_asked = threading.local()
+
+
+def asked() -> str | None:
+    """The form that an enclosing `use` asks for."""
+    form: str | None = getattr(_asked, "form", None)
+    return form
+
 
 
 def call(op: str, like: Tensor, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-    """Compute `op` with the first form that serves; `like` [B, T, ...] tells length, device and dtype."""
+    """Compute `op` with the first form that serves.
+
+    `like` [B, T, ...] tells length, device and dtype; `inputs` are the op's arguments in the order of its signature.
+    Autocast ends here: a recurrence is computed in the dtype of its state.
+    """
     grad = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
-    return choose(op, Call(like.shape[1], like.device.type, like.dtype, grad)).function(*inputs)
+    device = like.device.type
+    form = choose(op, Call(like.shape[1], device, like.dtype, grad))
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return form.function(*inputs)
+    with torch.autocast(device, enabled=False):
+        return form.function(*inputs)
 
 
 def choose(op: str, call: Call) -> Form:
     """The form that serves a call."""
-    if _forced in forms(op):
-        return next(form for form in FORMS[op] if form.name == _forced)
+    name = asked()
+    if name in forms(op):
+        return next(form for form in FORMS[op] if form.name == name)
     return next(form for form in FORMS[op] if form.refuses(call) is None)
 
 
@@ -91,22 +109,21 @@ def explain(
     serving = choose(op, call).name
     reasons: list[tuple[str, str | None]] = []
     for form in FORMS[op]:
-        standing_by = f"{serving} was asked for" if _forced == serving else f"{serving} comes first"
+        standing_by = f"{serving} was asked for" if asked() == serving else f"{serving} comes first"
         reasons.append((form.name, None if form.name == serving else form.refuses(call) or standing_by))
     return reasons
 
 
 @contextmanager
 def use(name: str) -> Iterator[None]:
-    """Within this block every op that has a form called `name` is computed by it, whatever it would refuse.
+    """Within this block, in this thread, every op that has a form called `name` is computed by it, refusing or not.
 
-    Raises OpError at once where no op has such a form.
+    Raises InputError at once where no op has such a form.
     """
     if not any(name in forms(op) for op in FORMS):
-        raise OpError(f"no op has a form called {name!r}")
-    global _forced
-    before, _forced = _forced, name
+        raise InputError(f"no op has a form called {name!r}")
+    before, _asked.form = asked(), name
     try:
         yield
     finally:
-        _forced = before
+        _asked.form = before

@@ -19,7 +19,8 @@ def wkv7(
 ) -> tuple[Tensor, Tensor]:
     """S_t = S_{t-1} (diag(w_t) + a_t b_t^T) + v_t k_t^T;  y_t = S_t r_t."""
     S, ys = state, []
-    r, w, k, V, a, b = (x.to(S.dtype) for x in (r, log_w.exp(), k, v, a, b))
+    r, log_w, k, V, a, b = (x.to(S.dtype) for x in (r, log_w, k, v, a, b))
+    w = log_w.exp()
     for t in range(v.shape[1]):
         S = _forget(S, first, t)
         S = S * row(w, t) + (S @ column(a, t)) * row(b, t) + column(V, t) * row(k, t)
@@ -32,7 +33,8 @@ def wkv6(
 ) -> tuple[Tensor, Tensor]:
     """y_t = S_{t-1} r_t;  S_t = S_{t-1} diag(w_t) + v_t k_t^T."""
     S, ys = state, []
-    r, w, k, V = (x.to(S.dtype) for x in (r, log_w.exp(), k, v))
+    r, log_w, k, V = (x.to(S.dtype) for x in (r, log_w, k, v))
+    w = log_w.exp()
     for t in range(v.shape[1]):
         S = _forget(S, first, t)
         ys.append(S @ column(r, t))

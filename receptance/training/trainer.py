@@ -2,8 +2,9 @@
 
     outcome = Trainer(model, corpus.train, recipe, on_step=live).train(save_to=path)
 
-The model is any that has `features`, `head` and `param_groups` (RWKV and the baselines).  Ctrl-C finishes the step,
-saves and returns; a second Ctrl-C is an ordinary KeyboardInterrupt.
+The model is any that has `features`, `head` and `param_groups`: an RWKV, or one of the baselines, which no checkpoint
+holds and which are therefore trained with `save_to=None`.  Ctrl-C finishes the step, saves and returns; a second Ctrl-C
+is an ordinary KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import save_checkpoint
-from ..devices import multiplies
-from ..errors import ConfigError, TrainingError
+from ..checkpoints import check_destination, save_checkpoint
+from ..devices import dtype_name, multiplies
+from ..errors import CheckpointError, ConfigError, TrainingError
+from ..models import RWKV
 from .data import ByteText
 from .loss import next_token_loss
 from .schedule import Schedule
 
 log = logging.getLogger(__name__)
 PATIENCE = 50
+# What matrices can be multiplied in: float16 would need its gradients scaled.
+PRECISIONS = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +50,7 @@ class Recipe:
     clip            largest norm of the whole gradient
     l2wrap          strength of L2Wrap, see `loss.py`
     seed            of the order of the data
-    precision       dtype of the matrix products; None: bfloat16 where the machine multiplies it fast, else float32
+    precision       of the matrix products, float32 or bfloat16; None: bfloat16 where the machine multiplies it fast
 
     Raises ConfigError where the numbers make no training.
     """
@@ -68,6 +72,9 @@ class Recipe:
         budgets = [budget for budget in (self.seconds, self.tokens) if budget is not None]
         if len(budgets) != 1 or budgets[0] <= 0:
             raise ConfigError(f"seconds is {self.seconds} and tokens is {self.tokens}; set one of them, above 0")
+        if self.precision is not None and self.precision not in PRECISIONS:
+            choices = " and ".join(map(dtype_name, PRECISIONS))
+            raise ConfigError(f"precision is {self.precision}; {choices} are possible, and None for the faster")
         if self.rows < 1 or self.length < 1:
             raise ConfigError(f"a batch of {self.rows} rows of {self.length} tokens is empty; both must be 1 or more")
 
@@ -134,14 +141,18 @@ class Trainer:
         self.started = time.perf_counter()
 
     def train(self, save_to: Path | None = None) -> Outcome:
-        """Trains until the budget is used or Ctrl-C, then saves.
+        """Trains until the budget is used or Ctrl-C, then saves; with None nothing is saved.
 
-        Raises TrainingError where the loss stays not finite, DataError where the text is too short.
+        Raises, before the first step, CheckpointError where the model cannot be saved there; DataError where the text
+        is too short; and TrainingError where the loss stays not finite, after saving: the parameters are those from
+        before the first of these steps.
         """
+        if save_to:
+            self.check_saving(save_to)
         self.model.train()
         with stop_on_interrupt() as stop:
             self.started = time.perf_counter()
-            while self.share < 1 and not stop.is_set():
+            while self.share < 1 and not stop.is_set() and not self.is_stuck:
                 tokens = self.text.crops(self.recipe.rows, self.recipe.length + 1, self.generator)
                 step = self.train_step(tokens.to(self.device))
                 if self.on_step:
@@ -149,12 +160,30 @@ class Trainer:
             if save_to:
                 save_checkpoint(self.model, save_to)
         self.model.eval()
+        if self.is_stuck:
+            kept = f"; what was learned before that is in {save_to}" if save_to else ""
+            raise TrainingError(
+                f"loss or gradient was not finite for {PATIENCE} steps in a row; lower the learning rate "
+                f"(it is {self.steps[-1].learning_rate:g}) or train in float32{kept}"
+            )
         return Outcome(self.steps, interrupted=stop.is_set())
+
+    def check_saving(self, path: Path) -> None:
+        """Raises CheckpointError where the model cannot be saved there, so that no training is lost at its end."""
+        if not isinstance(self.model, RWKV):
+            kind = type(self.model).__name__
+            raise CheckpointError(f"no checkpoint holds a model of the kind {kind}, only an RWKV; leave save_to out")
+        check_destination(path, self.model.config.version)
 
     @property
     def share(self) -> float:
         """How much of the budget is used."""
         return self.steps[-1].share if self.steps else 0.0
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether too many steps in a row were skipped for the next one to help."""
+        return len(self.steps) >= PATIENCE and all(step.skipped for step in self.steps[-PATIENCE:])
 
     def train_step(self, tokens: Tensor) -> Step:
         """Predicts every next token of `tokens` [B, T + 1] and goes down the clipped gradient once."""
@@ -186,7 +215,7 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=self.precision if lower else torch.bfloat16, enabled=lower)
 
     def record(self, loss: float, rate: float, num_tokens: int, finite: bool) -> Step:
-        """Adds a step to the history.  Raises TrainingError after too many in a row that were not finite."""
+        """Adds a step to the history."""
         number = len(self.steps)
         seconds = time.perf_counter() - self.started
         tokens = num_tokens + (self.steps[-1].tokens if self.steps else 0)
@@ -198,11 +227,6 @@ class Trainer:
         self.steps.append(Step(number, tokens, seconds, share, rate, loss, smooth, skipped=not finite))
         if not finite:
             log.warning("step %d skipped: its loss (%g) or its gradient is not finite", number, loss)
-            if all(step.skipped for step in self.steps[-PATIENCE:]) and len(self.steps) >= PATIENCE:
-                raise TrainingError(
-                    f"loss or gradient was not finite for {PATIENCE} steps in a row; lower the learning rate "
-                    f"(it is {rate:g}) or train in float32"
-                )
         return self.steps[-1]
 
 

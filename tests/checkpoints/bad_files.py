@@ -8,9 +8,11 @@ numbers are read, as by `receptance convert` or `verify`; all others are refused
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -159,6 +161,45 @@ def _quantised(folder: Path) -> Path:
     return path
 
 
+class _Claim:
+    """Is pickled as a tensor of a shape that its numbers need not have."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        arguments = ("the storage", 0, self.shape, (1,) * len(self.shape), False, OrderedDict())
+        return torch._utils._rebuild_tensor_v2, arguments
+
+
+class _Claimer(pickle.Pickler):
+    def persistent_id(self, obj: object) -> object:
+        return ("storage", torch.FloatStorage, "0", "cpu", 1) if obj == "the storage" else None
+
+
+def _claiming(shape: tuple[int, ...], numbers: bytes) -> Callable[[Path], Path]:
+    """A `.pth` with one tensor, which says that these bytes are float32 numbers of that shape."""
+
+    def make(folder: Path) -> Path:
+        content = io.BytesIO()
+        _Claimer(content, protocol=2).dump({"emb.weight": _Claim(shape)})
+        with zipfile.ZipFile(folder / "model.pth", "w") as archive:
+            archive.writestr("archive/data.pkl", content.getvalue())
+            archive.writestr("archive/data/0", numbers)
+        return folder / "model.pth"
+
+    return make
+
+
+def _web_rwkv_5_0(folder: Path) -> Path:
+    """Its converter gives the bonus the name that other official files have for the bonus's logarithm."""
+    weights = official_weights(CONFIGS["5.0"], torch.float16)
+    save_file(
+        {name.replace("time_faaaa", "time_first"): tensor for name, tensor in weights.items()}, folder / "model.st"
+    )
+    return folder / "model.st"
+
+
 NOT_A_NUMBER = torch.full((50, 24), float("nan"))
 BAD_FILES = {
     "missing": BadFile(lambda folder: folder / "absent.pth", "there is no file or folder"),
@@ -198,6 +239,21 @@ BAD_FILES = {
     "a header that lies about sizes": BadFile(
         _header({"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 16]}), "impossible shape"
     ),
+    "a header whose strides overflow": BadFile(
+        _header({"dtype": "F32", "shape": [0, 2**47, 2**47], "data_offsets": [0, 0]}), "impossible shape"
+    ),
+    "a header with a hundred dimensions": BadFile(
+        _header({"dtype": "F32", "shape": [1] * 100, "data_offsets": [0, 4]}), "impossible shape"
+    ),
+    "a header whose shape is none": BadFile(
+        _header({"dtype": "F32", "shape": {"a": 1}, "data_offsets": [0, 4]}), "impossible shape"
+    ),
+    "a header whose dtype is none": BadFile(
+        _header({"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}), "which cannot be read"
+    ),
+    "a .pth whose strides overflow": BadFile(_claiming((0, 2**47, 2**47), bytes(4)), "is damaged"),
+    "a .pth with half a number": BadFile(_claiming((1, 1), bytes(6)), "too few numbers"),
+    "a .st of RWKV-5.0": BadFile(_web_rwkv_5_0, "tells what its time_first is"),
     "a header that points outside": BadFile(
         _header({"dtype": "F32", "shape": [4], "data_offsets": [64, 80]}), "is cut short or damaged"
     ),

@@ -229,48 +229,6 @@ def test_older_files_with_the_six_mixes_in_one_tensor(tmp_path: Path) -> None:
     assert same(opened(path), torch.load(tmp_path / "official.pth"))
 
 
-# --- web-rwkv ----------------------------------------------------------------------------------------------------
-
-
-def web_rwkv(weights: dict[str, Tensor], squeeze: bool) -> dict[str, Tensor]:
-    """What its converter makes of official weights: float16, some names exchanged, low-rank factors transposed."""
-    factors = ("time_mix_w1", "time_mix_w2", "time_decay_w1", "time_decay_w2", "w1", "w2", "a1", "a2", "g1", "g2", "v1")
-    stored = {}
-    for name, tensor in weights.items():
-        name = name.replace("time_faaaa", "time_first").replace("time_maa", "time_mix").lower()
-        tensor = tensor.half()
-        if name.endswith((*factors, "v2")):
-            tensor = tensor.transpose(-2, -1)
-        if squeeze and tensor.shape[:2] == (1, 1):
-            tensor = tensor.flatten()
-        stored[name] = tensor.contiguous()
-    return stored
-
-
-@pytest.mark.parametrize("squeeze", [False, True])
-@pytest.mark.parametrize("version", ["4", "5.2", "6", "7"])
-def test_web_rwkv(version: str, squeeze: bool, tmp_path: Path) -> None:
-    weights = official_weights(CONFIGS[version], torch.float16)
-    save_file(web_rwkv(weights, squeeze), tmp_path / "model.st")
-    assert same(opened(tmp_path / "model.st"), weights)
-    assert open_checkpoint(tmp_path / "model.st").config == CONFIGS[version]
-
-
-def test_web_rwkv_gives_rwkv_5_1_a_decay_for_every_channel(tmp_path: Path) -> None:
-    weights = official_weights(CONFIGS["5.1"], torch.float16)
-    spread = dict(weights)
-    for name, tensor in weights.items():
-        if name.endswith(("time_decay", "time_faaaa")):
-            spread[name] = tensor[:, None].repeat(1, 8)
-    save_file(web_rwkv(spread, squeeze=False), tmp_path / "model.st")
-    tokens = torch.randint(50, (1, 30))
-    torch.save(weights, tmp_path / "official.pth")
-    with torch.no_grad():
-        expected = load_model(tmp_path / "official.pth", dtype=torch.float64)(tokens)[0]
-        logits = load_model(tmp_path / "model.st", dtype=torch.float64)(tokens)[0]
-    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
-
-
 # --- files of PyTorch --------------------------------------------------------------------------------------------
 
 

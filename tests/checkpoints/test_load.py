@@ -131,3 +131,12 @@ def test_a_model_with_its_tuned_state_in_one_file(tmp_path: Path) -> None:
 def test_a_file_without_a_state(saved: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no state"):
         read_state_tensors(saved)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+def test_a_state_whose_tuning_went_wrong_is_refused(bad: float, tmp_path: Path) -> None:
+    states = {f"blocks.{layer}.att.time_state": torch.randn(3, 8, 8) for layer in range(3)}
+    states["blocks.1.att.time_state"][2, 7, 0] = bad
+    torch.save(states, tmp_path / "state.pth")
+    with pytest.raises(CheckpointError, match=r"blocks\.1\.att\.time_state in .* holds NaN or infinity"):
+        read_state_tensors(tmp_path / "state.pth")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -34,6 +35,9 @@ def raising(error: BaseException) -> typer.Typer:
     return app
 
 
+NO_MEMORY = (
+    "receptance: there is not enough memory for this; try a smaller model, fewer tokens or --dtype bfloat16\n"
+)
 CASES = {
     "ours": (CheckpointError("a.pth is\n no checkpoint"), 2, "receptance: a.pth is no checkpoint\n"),
     "extra": (MissingExtraError("install receptance[plots]"), 2, "receptance: install receptance[plots]\n"),
@@ -52,8 +56,11 @@ CASES = {
     "memory": (
         MemoryError(),
         2,
-        "receptance: there is not enough memory for this; try a smaller model or --dtype bfloat16\n",
+        NO_MEMORY,
     ),
+    "memory of a GPU": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB"), 2, NO_MEMORY),
+    "memory of an Apple GPU": (RuntimeError("MPS backend out of memory (allocated 1 GB)"), 2, NO_MEMORY),
+    "memory under Windows": (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), 2, NO_MEMORY),
     "stopped": (KeyboardInterrupt(), 130, "receptance: stopped\n"),
 }
 
@@ -84,9 +91,22 @@ def test_debug_shows_the_traceback_of_the_real_command(tmp_path: Path) -> None:
     assert debug.returncode == 1 and debug.stderr.startswith("Traceback")
 
 
-def test_a_fault_of_ours_is_not_hidden() -> None:
-    result = CliRunner().invoke(raising(ZeroDivisionError()), ["fail"])
-    assert isinstance(result.exception, ZeroDivisionError)
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("mat1 and mat2 cannot be multiplied")], ids=repr)
+def test_a_fault_of_ours_is_not_hidden(error: Exception) -> None:
+    assert CliRunner().invoke(raising(error), ["fail"]).exception is error
+
+
+def test_pytorch_without_memory_is_known() -> None:
+    """The real error, from more than any machine has."""
+    with pytest.raises(RuntimeError) as failure:
+        torch.empty(2**55, dtype=torch.uint8)
+    result = CliRunner().invoke(raising(failure.value), ["fail"])
+    assert (result.exit_code, result.stderr) == (2, NO_MEMORY)
+
+
+def test_the_guard_loads_no_pytorch() -> None:
+    code = "import receptance.cli.guard as g, sys; g.sentence(MemoryError()); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_sentence_is_never_empty() -> None:
@@ -100,8 +120,9 @@ def test_a_sentence_is_never_empty() -> None:
         (["info", "--jsn"], "--json"),
         (["convert", "a"], "DST"),
         (["verify", "--dtype", "int8", "x"], "bfloat16"),
+        (["verify", "--length", "99999999999", "x"], "1048576"),
     ],
-    ids=["command", "option", "missing", "choice"],
+    ids=["command", "option", "missing", "choice", "range"],
 )
 def test_a_wrong_command_line_exits_2_with_a_hint(arguments: list[str], hint: str) -> None:
     from receptance.cli import app

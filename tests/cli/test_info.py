@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from receptance import Config, build
 from receptance.cli import app
 from receptance.config import VERSIONS
-from receptance.describe import describe, forms, machine
+from receptance.describe import describe, forms, machine, readable_bytes
 from receptance.devices import multiplies
 
 Write = Callable[[str], Path]
@@ -94,8 +94,18 @@ def test_ops_show_which_form_serves_and_why_not_the_others() -> None:
         assert [reason for _, reason in rows].count(None) == 1
     assert info_json("--ops")["ops"] == {op: dict(rows) for op, rows in table.items()}
     assert info_json("--ops", "--length", "1")["ops"]["wkv7"]["reference"] is None
-    printed = info("--ops", "--train")
-    assert "serves" in printed and "training, 512 tokens, float32, cpu" in printed
+    assert forms(length=1)["wkv7"] != table["wkv7"]
+    printed = info("--ops", "--length", "300")
+    assert "serves" in printed and "a call of 300 tokens" in printed
+    assert "a call of one token" in info("--ops", "--length", "1")
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1_500, "1.5 kB"), (614_400_000, "614.4 MB"), (51 * 10**11, "5,100.0 GB")],
+)
+def test_bytes_as_people_say_them(count: int, said: str) -> None:
+    assert readable_bytes(count) == said
 
 
 def test_tensors_need_a_model() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,40 @@ from receptance.cli import app
 
 
 def test_options_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget("OMP_WAIT_POLICY", monkeypatch)
     calls: list[tuple[Path, float]] = []
     monkeypatch.setattr("receptance.quickstart.quickstart", lambda out, seconds: calls.append((out, seconds)))
     assert CliRunner().invoke(app, ["quickstart"]).exit_code == 0
     assert CliRunner().invoke(app, ["quickstart", "--out", "there", "--seconds", "5"]).exit_code == 0
     assert CliRunner().invoke(app, ["quickstart", "--seconds", "0"]).exit_code == 2
     assert calls == [(Path("quickstart"), 90.0), (Path("there"), 5.0)]
+
+
+def forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unset a variable of the environment, also after the test, if it was unset before it."""
+    monkeypatch.setenv(name, "")
+    monkeypatch.delenv(name)
+
+
+IMPORTING = """
+import os, sys
+from receptance.cli.quickstart import quickstart
+assert "torch" not in sys.modules
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            sys.exit("OMP_WAIT_POLICY is " + os.environ.get("OMP_WAIT_POLICY", "unset"))
+sys.meta_path.insert(0, Watch())
+quickstart()
+"""
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_passively_from_the_moment_that_pytorch_is_loaded(
+    given: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget("OMP_WAIT_POLICY", monkeypatch)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    result = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True)
+    assert result.stderr == f"OMP_WAIT_POLICY is {found}\n"

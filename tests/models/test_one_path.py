@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from receptance import RWKV, State
+from receptance import RWKV, ReceptanceError, State
 from tests.ops.cases import relative
 
 from .cases import CONFIGS, small, used
@@ -157,17 +157,37 @@ def test_bfloat16_model_keeps_its_state_in_float32(name: str) -> None:
     assert (logits.double() - exact).abs().mean() < 1.5 * loop_error + 1e-3
 
 
+@torch.no_grad()
+def test_the_recurrence_is_as_wide_as_the_model() -> None:
+    """A float32 state in a float64 model, as a tuned one is, does not make the recurrence float32."""
+    model = small("7")
+    state = model.zero_state(1).to(dtype=torch.float32)
+    tokens = torch.randint(31, (1, 9))
+    assert model(tokens, state)[1].wkv.dtype == torch.float64
+    assert relative(model(tokens, state)[0], model(tokens)[0]) == 0
+
+
 def test_wrong_calls_are_one_sentence() -> None:
     model = small("7")
     tokens = torch.randint(31, (2, 5))
     for bad, message in (
         (lambda: model(tokens[:, :0]), "T >= 1"),
+        (lambda: model(tokens[:0]), "B and T >= 1"),
+        (lambda: model([[1, 2]]), "must be a tensor, got a list"),
+        (lambda: model(tokens.bool()), "must be int64"),
+        (lambda: model(tokens, tuple(model.zero_state(2))), "must be a State, got a tuple"),
+        (lambda: model(tokens, State(*(x.long() for x in model.zero_state(2)))), "real numbers"),
         (lambda: model(tokens[0]), r"\[B, T\]"),
-        (lambda: model(tokens.float()), "whole numbers"),
+        (lambda: model(tokens.float()), "must be int64"),
+        (lambda: model(tokens + 31), "between 0 and 30"),
+        (lambda: model(tokens - 31), "between 0 and 30"),
+        (lambda: model(tokens, lengths=torch.tensor([6, 1])), "between 0 and 5"),
+        (lambda: model(tokens, lengths=torch.tensor([-1, 1])), "between 0 and 5"),
+        (lambda: model(tokens, lengths=torch.tensor([1.0, 1.0])), "one a row"),
         (lambda: model(tokens, lengths=torch.tensor([1])), "one a row"),
         (lambda: model(tokens, first=torch.zeros(2, 5)), "must be bool"),
         (lambda: model(tokens, model.zero_state(3)), "does not fit"),
     ):
-        with pytest.raises(Exception, match=message) as caught:
+        with pytest.raises(ReceptanceError, match=message) as caught:
             bad()
         assert "\n" not in str(caught.value)

@@ -49,7 +49,7 @@ def make(
 
 
 def relative(value: Tensor, truth: Tensor) -> float:
-    """Largest difference as a share of the largest true entry; infinite where the value is not a number."""
-    if not torch.isfinite(value).all():
+    """Largest difference as a share of the largest true entry; infinite where any number is not finite."""
+    if not (torch.isfinite(value).all() and torch.isfinite(truth).all()):
         return float("inf")
     return ((value - truth).abs().max() / truth.abs().max().clamp_min(1e-30)).item()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import Tensor
 
 from receptance import ops
-from receptance.errors import OpError
+from receptance.errors import InputError
 from receptance.ops import dispatch
 
 from .cases import BOUND_7, boundaries, make, relative
@@ -76,6 +78,16 @@ def test_long_sequences_stay_finite_and_right(op: str, form: str, dtype: torch.d
     assert relative(got[1].double(), state) < bound
 
 
+@pytest.mark.parametrize(("op", "form"), [(op, form) for op in RECURRENCES for form in ops.forms(op)])
+def test_autocast_does_not_reach_the_recurrence(op: str, form: str) -> None:
+    inputs = make(op, 2, 40, torch.float32)
+    with ops.use(form):
+        want = ops.OPS[op](*inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            got = ops.OPS[op](*inputs)
+    assert all(torch.equal(g, w) for g, w in zip(got, want, strict=True))
+
+
 def test_an_ended_row_leaves_the_state_alone_bit_for_bit() -> None:
     for op in RECURRENCES:
         inputs = make(op, 2, 40, torch.float32)
@@ -139,17 +151,24 @@ def test_dispatch_gives_reasons() -> None:
         with ops.use("chunked"):
             assert dispatch.choose("wkv6", dispatch.Call(1, "cpu", torch.float32, False)).name == "chunked"
         assert dispatch.choose("wkv6", dispatch.Call(512, "cpu", torch.float32, False)).name == "reference"
-    with pytest.raises(OpError, match="no op has a form called 'fortran'"), ops.use("fortran"):
+        seen: list[str] = []
+        elsewhere = threading.Thread(
+            target=lambda: seen.append(dispatch.choose("wkv6", dispatch.Call(512, "cpu", torch.float32, False)).name)
+        )
+        elsewhere.start()
+        elsewhere.join()
+        assert seen == ["chunked"], "another thread is not asked"
+    with pytest.raises(InputError, match="no op has a form called 'fortran'"), ops.use("fortran"):
         pass
 
 
 def test_wrong_shapes_are_one_sentence() -> None:
     r, log_w, k, v, a, b, state = make("wkv7", 2, 9)
-    with pytest.raises(OpError, match=r"one shape, got .*k \[2, 8, 2, 8\]"):
+    with pytest.raises(InputError, match=r"one shape, got .*k \[2, 8, 2, 8\]"):
         ops.wkv7(r, log_w, k[:, 1:], v, a, b, state)
-    with pytest.raises(OpError, match="state"):
+    with pytest.raises(InputError, match="state"):
         ops.wkv7(r, log_w, k, v, a, b, state[:1])
-    with pytest.raises(OpError, match="marks tokens"):
+    with pytest.raises(InputError, match="marks tokens"):
         ops.wkv7(r, log_w, k, v, a, b, state, torch.zeros(2, 8, dtype=torch.bool))
-    with pytest.raises(OpError, match="last must be"):
+    with pytest.raises(InputError, match="last must be"):
         ops.token_shift(r.flatten(2), torch.zeros(2, 3))

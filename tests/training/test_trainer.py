@@ -17,7 +17,7 @@ from rich.console import Console
 import receptance
 from receptance.baselines import LSTM, Transformer
 from receptance.config import Config
-from receptance.errors import ConfigError, TrainingError
+from receptance.errors import CheckpointError, ConfigError, TrainingError
 from receptance.models import build
 from receptance.training import (
     ByteText,
@@ -179,8 +179,48 @@ def test_a_step_that_is_not_finite_is_skipped_and_said(caplog: pytest.LogCapture
 
 
 def test_a_training_that_never_becomes_finite_stops() -> None:
-    with pytest.raises(TrainingError, match="lower the learning rate"):
-        Trainer(Poisoned(set(range(10_000))), TEXT, recipe(tokens=10**9)).train()
+    model = Poisoned(set(range(10_000)))
+    trainer = Trainer(model, TEXT, recipe(tokens=10**9))
+    with pytest.raises(TrainingError, match=r"lower the learning rate \(it is 0\.01\) or train in float32$"):
+        trainer.train()
+    assert len(trainer.steps) == 50 and not model.training
+
+
+def test_what_was_learned_before_a_training_broke_is_saved(tmp_path: Path) -> None:
+    model, path = small_rwkv(), tmp_path / "model.pth"
+    learned: dict[str, torch.Tensor] = {}
+
+    def break_after_ten(step: Step) -> None:
+        if step.number == 9:
+            learned.update({name: tensor.clone() for name, tensor in model.state_dict().items()})
+            model.head.register_forward_hook(lambda module, inputs, logits: logits * math.nan)
+
+    with pytest.raises(TrainingError, match=f"what was learned before that is in {path}"):
+        Trainer(model, TEXT, recipe(tokens=10**9), break_after_ten).train(save_to=path)
+    saved = receptance.load(path).model.state_dict()
+    assert learned and all(torch.equal(saved[name], tensor) for name, tensor in learned.items())
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "message"),
+    [
+        (small_rwkv, "model.gguf", "choose a name ending in .pth"),
+        (small_rwkv, "file.pth/deeper/model.pth", "no folder that can be written to"),
+        (lambda: small_rwkv("5.2"), "folder", "no Hugging Face folder holds RWKV-5.2"),
+        (small_lstm, "model.pth", "a model of the kind LSTM, only an RWKV; leave save_to out"),
+        (lambda: Transformer(SYMBOLS, 1, 16, 2), "model.pth", "of the kind Transformer"),
+    ],
+    ids=["ending", "place", "folder", "lstm", "transformer"],
+)
+def test_what_cannot_be_saved_is_said_before_the_first_step(
+    make: Any, name: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file.pth").write_bytes(b"in the way")
+    trainer = Trainer(make(), TEXT, recipe())
+    with pytest.raises(CheckpointError, match=message):
+        trainer.train(save_to=tmp_path / name)
+    assert not trainer.steps
+    assert [path.name for path in tmp_path.iterdir()] == ["file.pth"]
 
 
 def test_ctrl_c_finishes_the_step_saves_and_returns(tmp_path: Path) -> None:
@@ -234,6 +274,8 @@ def test_progress_shows_loss_speed_and_time_left(terminal: bool) -> None:
         ({"tokens": None}, "set one of them"),
         ({"tokens": 0}, "above 0"),
         ({"rows": 0}, "1 or more"),
+        ({"precision": torch.float16}, "precision is torch.float16; float32 and bfloat16 are possible"),
+        ({"precision": "bfloat16"}, "precision is bfloat16; "),
     ],
 )
 def test_bad_recipes_are_one_sentence(changes: dict[str, Any], message: str) -> None:
