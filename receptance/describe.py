@@ -35,6 +35,7 @@ class Description:
     parameters        numbers in the file
     flops_per_token   of one forward pass, two a multiply-add
     state_bytes       one sequence's state in a float32 model
+    unused            official names of tensors that the file holds but the model does not use
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Description:
     tensors: dict[str, tuple[tuple[int, ...], str]]
     flops_per_token: int
     state_bytes: int
+    unused: tuple[str, ...]
 
     @property
     def parameters(self) -> int:
@@ -71,6 +73,7 @@ def describe(path: str | Path) -> Description:
         },
         flops_per_token=flops_per_token(model),
         state_bytes=model.zero_state(1).num_bytes,
+        unused=tuple(checkpoint.unused),
     )
 
 

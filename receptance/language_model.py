@@ -52,6 +52,7 @@ def load(
     path_or_name: str | Path,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
+    mmap: bool = False,
     **overrides: Any,
 ) -> LanguageModel:
     """Load any checkpoint: a `.pth` or `.safetensors` file, a Hugging Face folder, a hub id, `user/repo:file`.
@@ -59,6 +60,8 @@ def load(
     dtype       `torch.bfloat16` or "bfloat16"; None: as stored, except that a CPU without products in that precision
                 computes in float32
     device      None: the GPU where PyTorch finds one, else the CPU
+    mmap        leave the weights in the file, as `checkpoints.load_model` says; DANGER: the file must not be written to
+                while the model lives, which would end Python without a message
     overrides   `norm_eps`, `group_norm_eps`: what no tensor tells and no file says
 
     Raises CheckpointError in one sentence where that is not one whole model, InputError for a dtype or device that is
@@ -69,5 +72,5 @@ def load(
     if dtype is None:
         dtype = checkpoint.dtype if multiplies(checkpoint.dtype, device) else torch.float32
     dtype = as_dtype(dtype)
-    model = load_model(checkpoint, dtype=dtype, device=device, **overrides)
+    model = load_model(checkpoint, dtype=dtype, device=device, mmap=mmap, **overrides)
     return LanguageModel(model.eval(), checkpoint.path)

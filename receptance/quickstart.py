@@ -85,13 +85,15 @@ class Summary:
 def quickstart(out: Path, seconds: float = 90.0, console: Console | None = None, plan: Plan | None = None) -> Summary:
     """Trains for `seconds`, shows the four demonstrations on `console`, writes model.pth and plot.png into `out`.
 
-    Raises DataError where this Python came without its source, and OSError where `out` cannot be written.
+    Raises DataError where this Python came without its source, ConfigError for a time that is none, and OSError where
+    `out` cannot be written.
     """
     console, plan = console or Console(), plan or Plan()
+    recipe = recipe_of(plan, seconds)
     # Before anything takes time: a folder that cannot be made should not cost a training.
     out.mkdir(parents=True, exist_ok=True)
     corpus = read_corpus(console)
-    model, outcome = train(corpus, plan, seconds, out / "model.pth", console)
+    model, outcome = train(corpus, plan, recipe, out / "model.pth", console)
     held_out = measure(model, corpus, plan, console)
     differences = show_agreement(model, corpus, plan, console)
     completion, speed = show_stream(model, plan, console)
@@ -112,6 +114,11 @@ def quickstart(out: Path, seconds: float = 90.0, console: Console | None = None,
     return summary
 
 
+def recipe_of(plan: Plan, seconds: float) -> Recipe:
+    schedule = Schedule(start=plan.learning_rate, end=plan.learning_rate / 10)
+    return Recipe(schedule=schedule, rows=plan.rows, length=plan.length, seconds=seconds, seed=plan.seed)
+
+
 def read_corpus(console: Console) -> ByteCorpus:
     """The standard library's source, with a fixed twentieth of its files kept for measuring."""
     folder = Path(sysconfig.get_path("stdlib"))
@@ -124,22 +131,16 @@ def read_corpus(console: Console) -> ByteCorpus:
     return corpus
 
 
-def train(corpus: ByteCorpus, plan: Plan, seconds: float, path: Path, console: Console) -> tuple[Any, Outcome]:
+def train(corpus: ByteCorpus, plan: Plan, recipe: Recipe, path: Path, console: Console) -> tuple[Any, Outcome]:
     """An officially initialised model, trained in the parallel form and saved."""
     torch.manual_seed(plan.seed)
     model = build(plan.config)
-    recipe = Recipe(
-        schedule=Schedule(start=plan.learning_rate, end=plan.learning_rate / 10),
-        rows=plan.rows,
-        length=plan.length,
-        seconds=seconds,
-        seed=plan.seed,
-    )
     with LiveProgress(console, "[bold]Training[/]") as live:
         trainer = Trainer(model, corpus.train, recipe, on_step=live)
+        products = dtype_name(trainer.precision)
         console.print(
             f"[bold]Model[/]     RWKV-{plan.config.version}, {millions(model)} parameters, bytes as tokens; "
-            f"{seconds:g} s with {torch.get_num_threads()} threads, matrix products in {dtype_name(trainer.precision)}",
+            f"{recipe.seconds:g} s with {torch.get_num_threads()} threads, matrix products in {products}",
             highlight=False,
         )
         outcome = trainer.train(save_to=path)

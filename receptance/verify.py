@@ -25,7 +25,7 @@ from .checkpoints import convert, load_model, open_checkpoint
 from .config import Config
 from .devices import dtype_name
 from .errors import ReceptanceError
-from .models import RWKV, num_parameters
+from .models import PARTS, RWKV, num_parameters
 from .ops import dispatch
 from .state import State
 
@@ -34,8 +34,6 @@ from .state import State
 BOUNDS = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 3e-1}
 # The official runtime reads the same float32 weights, but rounds in another order.
 OFFICIAL_BOUND = 1e-4
-
-OP_OF_VERSION = {"4": "wkv4", "5.0": "wkv6", "5.1": "wkv6", "5.2": "wkv6", "6": "wkv6", "7": "wkv7"}
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,8 @@ def own_checks(
         return Check(name, logits, states, bound)
 
     call = dispatch.Call(length, tokens.device.type, model.head.weight.dtype, False)
-    for form in dispatch.FORMS[OP_OF_VERSION[model.config.version]]:
+    time_mix, _ = PARTS[model.config.version]
+    for form in dispatch.FORMS[time_mix.op]:
         if form.name != "reference" and form.refuses(call) is None:
             progress(f"{form.name} form")
             with ops.use(form.name):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..devices import dtype_name
+from ..devices import as_dtype, dtype_name
 from ..errors import CheckpointError, ConfigError
 from ..models import RWKV
 from .detect import detect
@@ -29,7 +29,7 @@ from .files import TensorFile, open_file
 from .hf import open_folder, settings
 from .hub import find
 from .layouts import LAYOUTS
-from .names import STATE, UNUSED_7, Dialect, find_dialect
+from .names import STATE, UNUSED_7, Dialect, find_dialect, wrapper
 
 # What may be overridden when a model is loaded: no tensor tells these.
 OVERRIDES = ("norm_eps", "group_norm_eps")
@@ -86,9 +86,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = find(path)
     files, values = open_folder(path) if path.is_dir() else ([open_file(path)], {})
-    stored = {name: tensor for file in files for name, tensor in file.tensors.items()}
-    dialect = find_dialect(stored)
-    tensors, places = _translate(path, dialect, files)
+    dialect, tensors, places = _translate(path, files)
     try:
         config = detect(tensors)
         config = config.replace(**settings(values, config))
@@ -100,7 +98,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _has_ending(files: list[TensorFile], *endings: str) -> bool:
-    return any(file.path.suffix == ending for file in files for ending in endings)
+    return any(file.path.suffix.lower() == ending for file in files for ending in endings)
 
 
 def _refuse_ambiguous(config: Config) -> None:
@@ -114,54 +112,49 @@ def _refuse_ambiguous(config: Config) -> None:
         raise CheckpointError(f"all ranks are the width, so that transposed factors cannot be told; {advice}")
 
 
-def of_model(model: RWKV) -> Checkpoint:
-    """A model in memory, seen as a checkpoint."""
-    file = _Memory({name: tensor.detach() for name, tensor in model.state_dict().items()})
-    places = {name: Place(file, name, "same", 0) for name in file.tensors}
-    return Checkpoint(file.path, "official", model.config, _without_numbers(file.tensors), places)
-
-
-class _Memory:
-    """Tensors in memory, on any device."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.path, self.tensors = Path("model"), tensors
-
-    def read(self, name: str) -> Tensor:
-        return self.tensors[name].cpu()
-
-
 def load_model(
     source: Checkpoint | str | Path,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
+    mmap: bool = False,
     **overrides: Any,
 ) -> RWKV:
     """The model in a checkpoint, on `device` (None: the CPU).
 
     dtype None keeps the numbers as stored.  Where a file mixes dtypes, the model gets the one that most numbers have;
-    ask for float32 to lose none.  On the CPU and in the stored dtype the weights are mapped into memory: the system may
-    drop and read them again, and changing them does not change the file.
+    ask for float32 to lose none.
+
+    mmap: leave the weights in the file where they are on the CPU and in the stored dtype.  The system reads them when
+    they are used, and may drop and read them again; changing them does not change the file.  DANGER: the file must stay
+    as it is for as long as the model lives.  Writing into it (`torch.save` to the same name) ends Python without a
+    message and destroys the file; `save_checkpoint` and `convert`, which put a new file in its place, do not.
 
     overrides: norm_eps, group_norm_eps, which no tensor tells.
 
-    Raises CheckpointError, also for NaN, infinite or too large weights, and ConfigError for another override.
+    Raises CheckpointError, also for NaN, infinite or too large weights; ConfigError for another override,
+    InputError for another dtype.
     """
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     if wrong := [name for name in overrides if name not in OVERRIDES]:
         raise ConfigError(f"{wrong[0]} cannot be overridden, it is read off the tensors; {', '.join(OVERRIDES)} can be")
     with torch.device("meta"):
         model = RWKV(checkpoint.config.replace(**overrides))
-    dtype = dtype or checkpoint.dtype
-    weights = {name: read_finite(checkpoint, name, dtype).to(device or "cpu") for name in model.state_dict()}
+    dtype = checkpoint.dtype if dtype is None else as_dtype(dtype)
+    device = torch.device(device or "cpu")
+    # On its way to another device a tensor is copied anyway.
+    copy = device.type == "cpu" and not mmap
+    weights = {name: read_finite(checkpoint, name, dtype, copy).to(device) for name in model.state_dict()}
     model.load_state_dict(weights, strict=True, assign=True)
     return model
 
 
-def read_finite(checkpoint: Checkpoint, name: str, dtype: torch.dtype) -> Tensor:
-    """Read a tensor, in `dtype`.  Raises CheckpointError where one of its numbers is none, or does not fit."""
+def read_finite(checkpoint: Checkpoint, name: str, dtype: torch.dtype, copy: bool = False) -> Tensor:
+    """Read a tensor, in `dtype`; with `copy` it shares no memory with the file.
+
+    Raises CheckpointError where one of its numbers is none, or does not fit.
+    """
     stored = checkpoint.tensor(name)
-    tensor = stored.to(dtype)
+    tensor = stored.to(dtype, copy=copy)
     if not _is_finite(tensor):
         if _is_finite(stored):
             small = dtype_name(dtype)
@@ -183,9 +176,8 @@ def read_state_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = find(path)
     files = open_folder(path)[0] if path.is_dir() else [open_file(path)]
-    dialect = find_dialect({name: tensor for file in files for name, tensor in file.tensors.items()})
-    places = _translate(path, dialect, files)[1]
-    states = {name: place.read().contiguous() for name, place in places.items() if re.fullmatch(STATE, name)}
+    dialect, _, places = _translate(path, files)
+    states = {name: place.read().contiguous().clone() for name, place in places.items() if re.fullmatch(STATE, name)}
     if not states:
         raise CheckpointError(f"{path} holds no state; a state file has tensors like blocks.0.att.time_state")
     if dialect.name == "official" and _has_ending(files, ".st", ".state"):
@@ -195,13 +187,15 @@ def read_state_tensors(path: str | Path) -> dict[str, Tensor]:
     return states
 
 
-def _translate(path: Path, dialect: Dialect, files: list[TensorFile]) -> tuple[dict[str, Tensor], dict[str, Place]]:
-    """All tensors of the files under their official names."""
+def _translate(path: Path, files: list[TensorFile]) -> tuple[Dialect, dict[str, Tensor], dict[str, Place]]:
+    """Whose names the files have, and all their tensors under the official ones."""
+    around = wrapper(name for file in files for name in file.tensors)
+    dialect = find_dialect({name.removeprefix(around): t for file in files for name, t in file.tensors.items()})
     tensors: dict[str, Tensor] = {}
     places: dict[str, Place] = {}
     for file in files:
-        for stored, tensor in _without_numbers(file.tensors).items():
-            match = dialect.to_official(stored)
+        for stored, tensor in without_numbers(file.tensors).items():
+            match = dialect.to_official(stored.removeprefix(around))
             if match is None:
                 raise CheckpointError(f"{path} has the tensor {stored}, which no {dialect.name} file has")
             try:
@@ -213,7 +207,7 @@ def _translate(path: Path, dialect: Dialect, files: list[TensorFile]) -> tuple[d
                 if name in places:
                     raise CheckpointError(f"{path} holds {name} twice, as {places[name].stored} and as {stored}")
                 tensors[name], places[name] = official, Place(file, stored, match.layout, part)
-    return tensors, places
+    return dialect, tensors, places
 
 
 def _fitted(path: Path, tensors: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
@@ -221,8 +215,7 @@ def _fitted(path: Path, tensors: Mapping[str, Tensor], config: Config) -> dict[s
 
     Raises CheckpointError for missing, unknown and misshapen ones.
     """
-    with torch.device("meta"):
-        wanted = RWKV(config).state_dict()
+    wanted = shapes_of(config)
     kind = f"RWKV-{config.version}"
     if missing := [name for name in wanted if name not in tensors]:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -233,12 +226,27 @@ def _fitted(path: Path, tensors: Mapping[str, Tensor], config: Config) -> dict[s
             fitted[name] = tensor
         elif name not in wanted:
             raise CheckpointError(f"{path} has the tensor {name}, which no {kind} has; it is another kind of model")
-        elif _without_ones(tensor.shape) != _without_ones(wanted[name].shape):
-            has, should = ("x".join(map(str, shape)) for shape in (tensor.shape, wanted[name].shape))
+        elif _without_ones(tensor.shape) != _without_ones(wanted[name]):
+            has, should = ("x".join(map(str, shape)) for shape in (tensor.shape, wanted[name]))
             raise CheckpointError(f"{name} in {path} is {has}, but the other tensors of this {kind} need {should}")
         else:
-            fitted[name] = tensor.reshape(wanted[name].shape)
+            fitted[name] = tensor.reshape(wanted[name])
     return fitted
+
+
+def shapes_of(config: Config) -> dict[str, torch.Size]:
+    """Names and shapes of all tensors of a model.
+
+    Only two layers are built: how many a file seems to have is for its names to say, and a layer costs far more to
+    build than a name to write.
+    """
+    with torch.device("meta"):
+        built = RWKV(config.replace(num_layers=min(config.num_layers, 2))).state_dict()
+    shapes = {name: tensor.shape for name, tensor in built.items()}
+    repeated = {name.removeprefix("blocks.1."): shape for name, shape in shapes.items() if name.startswith("blocks.1.")}
+    for layer in range(2, config.num_layers):
+        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in repeated.items()}
+    return shapes
 
 
 def _without_ones(shape: torch.Size) -> list[int]:
@@ -249,5 +257,5 @@ def _is_unused(name: str, config: Config) -> bool:
     return bool(re.fullmatch(f"{UNUSED_7}|{STATE}" if config.version == "7" else STATE, name))
 
 
-def _without_numbers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_numbers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.empty(t.shape, dtype=t.dtype, device="meta") for name, t in tensors.items()}

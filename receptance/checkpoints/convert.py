@@ -14,16 +14,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..devices import as_dtype
 from ..errors import CheckpointError
-from ..models import RWKV
-from .checkpoint import Checkpoint, of_model, open_checkpoint, read_finite
-from .files import Item, check_dtype, replacing
+from .checkpoint import Checkpoint, open_checkpoint, read_finite
+from .files import Item, check_dtype
 from .hf import FOLDER_DIALECTS, hf_config, write_folder
+from .in_memory import of_model
 from .layouts import LAYOUTS
 from .names import DIALECTS
 from .pth_writer import write_pth
+from .replacing import replacing
 from .safetensors import write_safetensors
 
 # What a file is written with, by its ending; both have the official names.
@@ -39,22 +41,26 @@ Progress = Callable[[int, int], None]
 def convert(
     source: Checkpoint | str | Path,
     destination: str | Path,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[str]:
-    """Write a checkpoint in another format, in `dtype` (None: as stored, bit for bit).
+    """Write a checkpoint in another format, in `dtype` (`torch.bfloat16` or "bfloat16"; None: as stored, bit for bit).
 
     progress(done, total) is called after each tensor, in bytes.  Returns the official names of the tensors that the
     destination has no place for.  Raises CheckpointError for a bad source, for numbers that are NaN, infinite or too
-    large for `dtype`, and for a generation that the destination's format does not know.
+    large for `dtype`, and for a generation that the destination's format does not know; InputError for another dtype.
     """
+    dtype = None if dtype is None else as_dtype(dtype)
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     return _write(checkpoint, Path(destination), dtype, progress, shard_bytes, checked=True)
 
 
-def save_checkpoint(model: RWKV, path: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
+def save_checkpoint(model: nn.Module, path: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
     """Write a model; the format is told by the name, as for `convert`.
+
+    torch.compile or DistributedDataParallel may be around the model.  Raises CheckpointError, before anything is
+    written, for other models than an RWKV, and for one with tensors of its own.
 
     Weights that are NaN are written as they are: this is called at the end of a training run, which must not be lost.
     """
@@ -68,7 +74,9 @@ def check_destination(path: str | Path, version: str) -> None:
     """
     path = Path(path)
     _dialect_for(path, version)
-    above = next(folder for folder in path.absolute().parents if folder.exists())
+    target = Path(os.path.realpath(path))
+    place = target if target.is_dir() else target.parent
+    above = next(folder for folder in (place, *place.parents) if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise CheckpointError(f"cannot write {path}: {above} is no folder that can be written to; choose another place")
 
@@ -86,8 +94,8 @@ def _write(
     if progress:
         items = _reporting(items, progress)
     with replacing(path) as partial:
-        if path.suffix in WRITERS:
-            WRITERS[path.suffix](partial, items)
+        if write := WRITERS.get(path.suffix.lower()):
+            write(partial, items)
         else:
             values = hf_config(checkpoint.config, dialect, dtype or checkpoint.dtype)
             write_folder(partial, items, values, shard_bytes)
@@ -95,11 +103,16 @@ def _write(
 
 
 def _dialect_for(path: Path, version: str) -> str:
-    if path.suffix in WRITERS:
+    if not path.name:
+        raise CheckpointError(f"cannot write {str(path)!r}, which is no name of a file or folder; give one")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise CheckpointError(f"cannot write {path}: it is no ordinary file; choose another name")
+    ending = path.suffix.lower()
+    if ending in WRITERS:
         if path.is_dir():
             raise CheckpointError(f"{path} is a folder, but its name ends like a file's; choose another name")
         return "official"
-    if path.suffix in UNWRITABLE or path.is_file():
+    if ending in UNWRITABLE or path.is_file():
         raise CheckpointError(f"cannot write {path}: choose a name ending in .pth or .safetensors, or a folder's name")
     if version not in FOLDER_DIALECTS:
         raise CheckpointError(f"no Hugging Face folder holds RWKV-{version}; choose a .pth or .safetensors file")

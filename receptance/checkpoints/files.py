@@ -1,21 +1,16 @@
-"""One file of tensors: told by its first bytes, opened without reading a weight.  And how a file is replaced whole.
+"""One file of tensors: told by its first bytes, opened without reading a weight.
 
 file = open_file(path)
 file.tensors["emb.weight"].shape        # nothing is read for this
 file.read("emb.weight")                 # mapped into memory, copied only where it is written to
-
-with replacing(path) as partial:        # `path` appears when the block ends well, or not at all
-    partial.write_bytes(...)
 """
 
 from __future__ import annotations
 
 import math
 import mmap
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -72,6 +67,9 @@ def open_file(path: Path) -> TensorFile:
     from .safetensors import SafetensorsFile, begins_safetensors
 
     try:
+        # Asked first, because opening a pipe waits for somebody to write to it.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CheckpointError(f"{path} is no ordinary file; give a file or a folder")
         with path.open("rb") as file:
             start = file.read(32)
     except OSError as error:
@@ -105,45 +103,6 @@ def is_possible(shape: Sequence[object]) -> bool:
         return False
     # Strides are products of sizes: those beside a 0 can overflow, though there is not one number.
     return math.prod(max(size, 1) for size in sizes) < MAX_NUMBERS
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write a file or folder to, which becomes `path` when the block ends without an error.
-
-    A folder that exists keeps its other files; its weights are replaced.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    _remove(partial)
-    try:
-        yield partial
-        if partial.is_dir() and path.is_dir():
-            _replace_within(partial, path)
-        else:
-            os.replace(partial, path)
-    finally:
-        _remove(partial)
-
-
-WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
-
-
-def _replace_within(partial: Path, folder: Path) -> None:
-    new = {file.name for file in partial.iterdir()}
-    for name in new:
-        os.replace(partial / name, folder / name)
-    for pattern in WEIGHTS:
-        for stale in folder.glob(pattern):
-            if stale.name not in new:
-                stale.unlink()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def mapped(path: Path, start: int, size: int, dtype: torch.dtype) -> Tensor:

@@ -51,7 +51,7 @@ def _weight_files(path: Path) -> list[Path]:
     for name in _SINGLE:
         if (path / name).exists():
             return [path / name]
-    found = sorted(file for file in path.iterdir() if file.suffix in ENDINGS)
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
     if len(found) == 1:
         return found
     if found:
@@ -77,6 +77,8 @@ def _indexed_files(index: Path) -> list[Path]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} is no ordinary file; download the folder again")
         if path.stat().st_size > MAX_JSON:
             raise CheckpointError(f"{path} is larger than any such file; download the folder again")
         values = json.loads(path.read_text("utf-8"))

@@ -31,16 +31,27 @@ def find(name: str | Path) -> Path:
 
     Raises CheckpointError where there is none, or where a repository has several to choose from.
     """
-    path = Path(name).expanduser()
-    # Asked with lexists, so that a name that exists but cannot be read is not taken for a repository's.
-    if os.path.lexists(path):
+    path = Path(os.path.expanduser(name))
+    if _is_here(path):
         return path
     match = _REPOSITORY.fullmatch(str(name))
-    if match is None or (not match["file"] and path.suffix in (*ENDINGS, ".pt", ".bin", ".gguf", ".ckpt")):
+    if match is None or (not match["file"] and path.suffix.lower() in (*ENDINGS, ".pt", ".bin", ".gguf", ".ckpt")):
         raise CheckpointError(f"there is no file or folder {name}; a repository of the hub is called user/name")
     if match["file"]:
         return _one_file(match["repo"], match["file"])
     return _repository(match["repo"])
+
+
+def _is_here(path: Path) -> bool:
+    """Whether there is such a file, folder or link.  Raises CheckpointError where that cannot be seen."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        # A link that leads nowhere is here, and must not be taken for a repository.
+        return os.path.lexists(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    return True
 
 
 def _one_file(repo: str, file: str) -> Path:
@@ -64,7 +75,7 @@ def _repository(repo: str) -> Path:
             return Path(snapshot_download(repo, allow_patterns=[*_FOLDER_FILES, pattern], ignore_patterns="*/*"))
         except Exception as error:
             raise _failure(repo, error) from error
-    found = [file for file in files if file.endswith(ENDINGS)]
+    found = [file for file in files if file.lower().endswith(ENDINGS)]
     if len(found) == 1:
         return _one_file(repo, found[0])
     if found:

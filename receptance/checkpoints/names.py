@@ -12,7 +12,7 @@ web-rwkv (`convert_safetensors.py`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import NamedTuple
@@ -219,6 +219,16 @@ DIALECTS = {
         Dialect("official", OFFICIAL_RULES, lambda tensors: True),
     )
 }
+
+
+# What torch.compile and DistributedDataParallel write before every name, in either order.
+_WRAPPER = re.compile(r"(?:(?:_orig_mod|module)\.)*")
+
+
+def wrapper(names: Iterable[str]) -> str:
+    """What wrappers around a model have put before all of its names; "" where there was none."""
+    found = {match[0] for name in names if (match := _WRAPPER.match(name))}
+    return found.pop() if len(found) == 1 else ""
 
 
 def find_dialect(tensors: Mapping[str, Tensor]) -> Dialect:

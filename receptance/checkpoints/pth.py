@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import re
 import sys
 import warnings
 import zipfile
@@ -170,6 +171,10 @@ _KNOWN: dict[tuple[str, str], Any] = {
 }
 
 
+# How PyTorch names what it builds other tensors from: complex, sparse, quantised ones, those of eight bits.
+_TENSOR_KIND = re.compile(r"torch(\._utils|\._tensor|\.storage)?\.(\w+Storage|_rebuild_\w+)")
+
+
 def _unpickle(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -180,6 +185,10 @@ def _unpickle(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> Any:
     except CheckpointError:
         raise
     except _ForeignNameError as error:
+        if _TENSOR_KIND.fullmatch(str(error)):
+            raise CheckpointError(
+                f"{path} holds tensors of a kind that cannot be read ({error}); save them as plain float32 or bfloat16"
+            ) from error
         raise CheckpointError(
             f"{path} asks to run {error}, and no code is run from files; have its maker save the tensors alone"
         ) from error

@@ -5,7 +5,6 @@ Nothing here imports PyTorch until a command runs, so that `receptance --help` a
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -14,9 +13,10 @@ import typer
 
 from .. import __version__
 from .convert import convert
-from .guard import DEBUG, Guarded, finish, one_sentence
+from .guard import DEBUG, Guarded, debug_by_environment, finish, one_sentence
 from .info import info
 from .quickstart import quickstart
+from .terminal import prepare_streams
 from .verify import verify
 
 __all__ = ["app", "main"]
@@ -53,7 +53,7 @@ def _receptance(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", envvar=DEBUG, help="Show the traceback where a command fails.")
+        bool, typer.Option("--debug", help=f"Show the traceback where a command fails; {DEBUG}=1 does the same.")
     ] = False,
 ) -> None:
     pass
@@ -61,9 +61,10 @@ def _receptance(
 
 def main() -> None:
     """Run the command that sys.argv names, and exit."""
+    prepare_streams()
     try:
         # The commands are guarded already; this is for what `--help` and `--version` print.
-        with one_sentence(debug="--debug" in sys.argv or DEBUG in os.environ):
+        with one_sentence(debug="--debug" in sys.argv or debug_by_environment()):
             app()
     finally:
         finish()

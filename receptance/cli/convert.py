@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from ..errors import CheckpointError
-from .options import MODEL_HELP, Dtype
+from .options import MODEL_HELP, Dtype, named
 
 
 def convert(
-    src: Annotated[str, typer.Argument(metavar="SRC", help=MODEL_HELP)],
+    src: Annotated[str, typer.Argument(metavar="SRC", help=MODEL_HELP, callback=named)],
     dst: Annotated[
         Path, typer.Argument(metavar="DST", help="NAME.pth, NAME.safetensors, or a folder for Hugging Face.")
     ],

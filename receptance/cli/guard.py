@@ -18,9 +18,11 @@ from typing import Any
 import typer.core
 
 from ..errors import ReceptanceError
+from .terminal import printable
 
 WRONG_INPUT, STOPPED, READER_GONE = 2, 130, 1
 DEBUG = "RECEPTANCE_DEBUG"
+YES = ("1", "true", "yes", "on")
 # What PyTorch says in a plain RuntimeError: on the CPU under Linux and macOS, under Windows, on Apple's GPU.
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -36,8 +38,13 @@ class Guarded(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        with one_sentence(debug=bool(ctx.params.get("debug"))):
+        with one_sentence(debug=bool(ctx.params.get("debug")) or debug_by_environment()):
             return super().invoke(ctx)
+
+
+def debug_by_environment() -> bool:
+    """Whether RECEPTANCE_DEBUG says yes; anything else that it may hold is a no."""
+    return os.environ.get(DEBUG, "").strip().lower() in YES
 
 
 @contextmanager
@@ -79,17 +86,21 @@ def _drop_stdout() -> None:
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong, for a user, on one line."""
+    """What went wrong, for a user, on one line; a name out of a file that is part of it may hold anything."""
+    return printable(_words(error)) or type(error).__name__
+
+
+def _words(error: BaseException) -> str:
     if _is_out_of_memory(error):
         return "there is not enough memory for this; try a smaller model, fewer tokens or --dtype bfloat16"
     if not isinstance(error, OSError) or isinstance(error, ReceptanceError):
-        return " ".join(str(error).split())
+        return str(error)
     path = error.filename2 or error.filename
     place = f" {path}" if path is not None else ""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return f"the disk is full, could not write{place}; make room or write somewhere else"
     if error.errno is None:
-        return " ".join(str(error).split()) or type(error).__name__
+        return str(error)
     return f"cannot use{place or ' a file'}: {(error.strerror or str(error)).lower()}"
 
 

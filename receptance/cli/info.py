@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import MODEL_HELP
+from .options import MODEL_HELP, named
+from .terminal import console, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from ..describe import Description, Machine
 
 
 def info(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, callback=named)] = None,
     ops: Annotated[bool, typer.Option("--ops", help="Which form of each op serves, and why not the others.")] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List the model's tensors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
@@ -29,27 +31,25 @@ def info(
     """
     if tensors and model is None:
         raise typer.BadParameter("needs a MODEL", param_hint="--tensors")
-    from rich.console import Console
-
     from .. import describe
 
-    console = Console()
+    screen = console()
     answer: dict[str, Any] = {}
     if model is not None:
         found = describe.describe(model)
         answer["model"] = _model_values(found, tensors)
         if not as_json:
-            _print_model(console, found, tensors)
+            _print_model(screen, found, tensors)
     elif not ops:
         here = describe.machine()
         answer["machine"] = asdict(here)
         if not as_json:
-            _print_machine(console, here)
+            _print_machine(screen, here)
     if ops:
         forms = describe.forms(length)
         answer["ops"] = {op: dict(rows) for op, rows in forms.items()}
         if not as_json:
-            _print_forms(console, forms, f"a call of {length} tokens" if length > 1 else "a call of one token")
+            _print_forms(screen, forms, f"a call of {length} tokens" if length > 1 else "a call of one token")
     if as_json:
         print(json.dumps(answer, indent=2))
 
@@ -64,6 +64,7 @@ def _model_values(found: Description, with_tensors: bool) -> dict[str, Any]:
         "file_bytes": found.file_bytes,
         "state_bytes": found.state_bytes,
         "flops_per_token": found.flops_per_token,
+        "unused": found.unused,
     }
     if with_tensors:
         values["tensors"] = {name: {"shape": shape, "dtype": dtype} for name, (shape, dtype) in found.tensors.items()}
@@ -93,14 +94,15 @@ def _print_model(console: Console, found: Description, with_tensors: bool) -> No
         "vocabulary": f"{config.vocab_size:,}",
         "state": f"{readable_bytes(found.state_bytes)} a sequence, of any length",
         "work": f"{found.flops_per_token / 1e9:,.3g} GFLOP a token",
+        "unused": ", ".join(found.unused),
     }
     _print_rows(console, {name: value for name, value in rows.items() if value})
     if with_tensors:
-        from rich.table import Table
+        from rich.table import Column, Table
 
-        table = Table("tensor", "shape", "dtype")
+        table = Table(Column("tensor", overflow="fold"), "shape", "dtype")
         for name, (shape, dtype) in found.tensors.items():
-            table.add_row(name, " x ".join(map(str, shape)), dtype)
+            table.add_row(_plain(name), " x ".join(map(str, shape)), dtype)
         console.print(table)
 
 
@@ -124,16 +126,22 @@ def _print_forms(console: Console, forms: dict[str, list[tuple[str, str | None]]
     table = Table("op", "form", "", title=call)
     for op, rows in forms.items():
         for number, (form, reason) in enumerate(rows):
-            verdict = "[green]serves[/]" if reason is None else reason
+            verdict = "[green]serves[/]" if reason is None else _plain(reason)
             table.add_row(op if number == 0 else "", form, verdict, end_section=number == len(rows) - 1)
     console.print(table)
 
 
 def _print_rows(console: Console, rows: dict[str, str]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid(Column(), Column(overflow="fold"), padding=(0, 2))
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/]", escape(value))
+        table.add_row(f"[bold]{name}[/]", _plain(value))
     console.print(table)
+
+
+def _plain(text: str) -> Text:
+    """Text that a file may have chosen: what looks like markup is none."""
+    from rich.text import Text
+
+    return Text(printable(text))

@@ -5,10 +5,19 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ..errors import CheckpointError
+
 if TYPE_CHECKING:
     import torch
 
 MODEL_HELP = "A file, a folder, a hub id, or `repo:file`."
+
+
+def named(model: str | None) -> str | None:
+    """The MODEL as given.  Raises CheckpointError for an empty one, which as a path would be the current folder."""
+    if model is not None and not model.strip():
+        raise CheckpointError("the name of the model is empty; give a file, a folder or a hub id")
+    return model
 
 
 class Dtype(StrEnum):

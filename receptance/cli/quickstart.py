@@ -8,18 +8,21 @@ from typing import Annotated
 
 import typer
 
+A_WEEK = 7 * 24 * 3600.0
+
 
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for the model and the plot.")] = Path("quickstart"),
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to train.")] = 90.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=A_WEEK, help="How long to train.")] = 90.0,
 ) -> None:
     """Train a small RWKV-7 from scratch on Python's own source, then show it at work as an RNN.
 
     Nothing is downloaded. Ctrl-C ends the training early.
     """
-    # OpenMP reads this once, when PyTorch is loaded.  By default a thread that has finished its part spins until the
-    # others have; beside other programs it spins on the core that they wait for, and training nearly stalls.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP reads this once, when PyTorch is loaded.  By default a thread that has finished its part spins for long
+    # until the others have; beside other programs it takes the core that they wait for, and training nearly stalls.
+    # Not to spin at all (OMP_WAIT_POLICY) halves the speed on a quiet machine; to spin for a moment costs nothing.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     from ..quickstart import quickstart as run
 
     run(out, seconds=seconds)

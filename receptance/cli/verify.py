@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import MODEL_HELP, Dtype
+from .options import MODEL_HELP, Dtype, named
+from .terminal import console, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 FAILED = 1
 # Far more than a difference needs to show, and few enough to be fed one at a time.
 MOST_TOKENS = 2**20
+LARGEST_SEED = 2**63 - 1
 
 
 def verify(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, callback=named)],
     length: Annotated[int, typer.Option(min=2, max=MOST_TOKENS, help="How many random tokens to feed.")] = 128,
     dtype: Annotated[Dtype, typer.Option(help="What to compute in.")] = Dtype.float32,
-    seed: Annotated[int, typer.Option(help="Of the tokens and of the cuts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the tokens and of the cuts.")] = 0,
     official: Annotated[bool, typer.Option(help="Whether to ask the official runtime too.")] = True,
 ) -> None:
     """Compare every way of computing a checkpoint with the plain time loop, and with the official runtime.
@@ -30,12 +32,10 @@ def verify(
     The official runtime is used where it is installed (pip install rwkv). Exit code 1 where a difference is larger than
     rounding explains.
     """
-    from rich.console import Console
-
     from ..verify import verify as run
 
-    console = Console()
-    with console.status("verifying") as status:
+    screen = console()
+    with screen.status("verifying") as status:
         report = run(
             model,
             length,
@@ -44,9 +44,9 @@ def verify(
             with_official=official,
             progress=lambda name: status.update(f"verifying: {name}"),
         )
-    console.print(_table(report))
+    screen.print(_table(report))
     for name, reason in report.skipped:
-        console.print(f"not compared with the {name}: {reason}", highlight=False, markup=False)
+        screen.print(printable(f"not compared with the {name}: {reason}"), highlight=False, markup=False)
     if not report.passed:
         raise typer.Exit(FAILED)
 

@@ -41,6 +41,15 @@ class ByteText:
     def num_bytes(self) -> int:
         return self.bytes.numel()
 
+    def check_vocabulary(self, size: int) -> None:
+        """Raises DataError where a byte of the text is no token of a model that knows `size` of them."""
+        largest = int(self.bytes.max()) if self.num_bytes else -1
+        if largest >= size:
+            raise DataError(
+                f"the text has the byte {largest}, but the model knows only the tokens below {size}; "
+                f"build it with vocab_size=256"
+            )
+
     def crops(self, rows: int, length: int, generator: torch.Generator) -> Tensor:
         """Pieces [rows, length] (int64) from random places.  Raises DataError if the text is shorter than one."""
         places = self.num_bytes - length + 1

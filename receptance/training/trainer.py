@@ -70,8 +70,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         budgets = [budget for budget in (self.seconds, self.tokens) if budget is not None]
-        if len(budgets) != 1 or budgets[0] <= 0:
-            raise ConfigError(f"seconds is {self.seconds} and tokens is {self.tokens}; set one of them, above 0")
+        if len(budgets) != 1 or not 0 < budgets[0] < math.inf:
+            given = f"seconds is {self.seconds} and tokens is {self.tokens}"
+            raise ConfigError(f"{given}; set one of them, above 0 and finite")
         if self.precision is not None and self.precision not in PRECISIONS:
             choices = " and ".join(map(dtype_name, PRECISIONS))
             raise ConfigError(f"precision is {self.precision}; {choices} are possible, and None for the faster")
@@ -143,12 +144,13 @@ class Trainer:
     def train(self, save_to: Path | None = None) -> Outcome:
         """Trains until the budget is used or Ctrl-C, then saves; with None nothing is saved.
 
-        Raises, before the first step, CheckpointError where the model cannot be saved there; DataError where the text
-        is too short; and TrainingError where the loss stays not finite, after saving: the parameters are those from
-        before the first of these steps.
+        Raises, before the first step, CheckpointError where the model cannot be saved there, and DataError where the
+        text is too short or has bytes that are no tokens of the model; and TrainingError where the loss stays not
+        finite, after saving: the parameters are those from before the first of these steps.
         """
         if save_to:
             self.check_saving(save_to)
+        self.text.check_vocabulary(self.model.head.out_features)
         self.model.train()
         with stop_on_interrupt() as stop:
             self.started = time.perf_counter()

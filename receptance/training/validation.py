@@ -22,7 +22,10 @@ def mean_loss(model: Any, text: ByteText, rows: int = 8, length: int = 256, limi
 
     The state is carried from one piece of `length` tokens to the next, so every prediction but the first few has the
     whole stream before it as context.  Any model with `features(tokens, state)` and `head` will do.
+
+    Raises DataError where the text is too short or has bytes that are no tokens of the model.
     """
+    text.check_vocabulary(model.head.out_features)
     device = next(model.parameters()).device
     total, count, state = 0.0, 0, None
     for tokens, targets in text.streams(rows, length, limit):

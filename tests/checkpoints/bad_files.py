@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -200,6 +201,20 @@ def _web_rwkv_5_0(folder: Path) -> Path:
     return folder / "model.st"
 
 
+def _pipe(name: str) -> Callable[[Path], Path]:
+    """Whoever opens it waits for somebody to write to it."""
+
+    def make(folder: Path) -> Path:
+        os.mkfifo(folder / name)
+        return folder / name if name.endswith(".pth") else folder
+
+    return make
+
+
+def _one_name_a_layer(folder: Path) -> Path:
+    return _saved(folder, _weights() | {f"blocks.{layer}.x": torch.zeros(0) for layer in range(5_000)})
+
+
 NOT_A_NUMBER = torch.full((50, 24), float("nan"))
 BAD_FILES = {
     "missing": BadFile(lambda folder: folder / "absent.pth", "there is no file or folder"),
@@ -235,6 +250,14 @@ BAD_FILES = {
     "an expanded tensor": BadFile(_expanded, "too few numbers for the shape of emb.weight"),
     "quantised": BadFile(_quantised, "holds blocks.0.att.key.weight as I8"),
     "whole numbers": BadFile(_changed(emb__weight=torch.zeros(50, 24, dtype=torch.int64)), "emb.weight as int64"),
+    "complex numbers": BadFile(
+        _changed(emb__weight=torch.zeros(50, 24, dtype=torch.complex64)), "of a kind that cannot"
+    ),
+    "eight bits": BadFile(_changed(emb__weight=torch.zeros(50, 24).to(torch.float8_e4m3fn)), "of a kind that cannot"),
+    "a sparse tensor": BadFile(_changed(emb__weight=torch.zeros(50, 24).to_sparse()), "of a kind that cannot"),
+    "a pipe": BadFile(_pipe("model.pth"), "is no ordinary file"),
+    "a pipe for a config.json": BadFile(_pipe("config.json"), "is no ordinary file"),
+    "thousands of layers by name": BadFile(_one_name_a_layer, "lacks blocks.3.ln1.weight and"),
     "a relative": BadFile(_changed(blocks__0__ffn__s_emb__weight=torch.zeros(50, 1024)), "RWKV-7a (DeepEmbed)"),
     "a header that lies about sizes": BadFile(
         _header({"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 16]}), "impossible shape"

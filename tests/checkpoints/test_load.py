@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -10,8 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import receptance
 from receptance import CheckpointError, ConfigError, build
-from receptance.checkpoints import convert, load_model, open_checkpoint, read_state_tensors
+from receptance.checkpoints import convert, load_model, open_checkpoint, read_state_tensors, save_checkpoint
+from receptance.checkpoints.checkpoint import shapes_of
+from receptance.errors import InputError
+from receptance.models import RWKV
 
 from .weights import CONFIGS, VERSIONS, official_weights, same
 
@@ -47,19 +53,83 @@ def test_it_can_be_trained(saved: Path) -> None:
     assert all(parameter.requires_grad and parameter.is_leaf for parameter in parameters)
 
 
+@pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize("name", ["model.pth", "copy.safetensors"])
-def test_changing_a_loaded_model_does_not_change_the_file(name: str, saved: Path) -> None:
+def test_changing_a_loaded_model_does_not_change_the_file(name: str, mmap: bool, saved: Path) -> None:
     path = saved.parent / name
     if not path.exists():
         convert(saved, path)
     before = hashlib.sha256(path.read_bytes()).hexdigest()
-    model = load_model(path)
+    model = load_model(path, mmap=mmap)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
     del model
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
     assert load_model(path).head.weight.abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_loaded_model_can_be_saved_over_its_own_file(dtype: torch.dtype | None, saved: Path) -> None:
+    expected = torch.load(saved, weights_only=True)
+    # In a process of its own: while weights are mapped from the file, this ends Python.
+    script = (
+        "import sys, torch, receptance\n"
+        f"lm = receptance.load(sys.argv[1], dtype={dtype})\n"
+        "torch.save(lm.model.state_dict(), sys.argv[1])\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(saved)], check=True)
+    loaded = torch.load(saved, weights_only=True)
+    assert same({name: tensor.bfloat16() for name, tensor in loaded.items()}, expected)
+
+
+def is_file_backed(model: RWKV, path: Path) -> bool:
+    """Whether a weight lies in a mapping of the file, by the system's own list of them."""
+    spans = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(path.name)]
+    ends = [[int(end, 16) for end in span[0].split("-")] for span in spans]
+    return any(first <= p.data_ptr() < last for p in model.parameters() for first, last in ends)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads the mappings of a process from /proc")
+def test_weights_stay_in_the_file_only_when_asked(saved: Path) -> None:
+    assert not is_file_backed(load_model(saved), saved)
+    assert not is_file_backed(receptance.load(saved, dtype="bfloat16", device="cpu").model, saved)
+    assert is_file_backed(load_model(saved, mmap=True), saved)
+    assert is_file_backed(receptance.load(saved, dtype="bfloat16", device="cpu", mmap=True).model, saved)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_model_goes_over_its_own_file_by_save_checkpoint(mmap: bool, saved: Path) -> None:
+    expected = torch.load(saved, weights_only=True)
+    save_checkpoint(load_model(saved, mmap=mmap), saved)
+    assert same(torch.load(saved, weights_only=True), expected)
+
+
+def test_two_models_of_one_checkpoint_share_nothing(tmp_path: Path) -> None:
+    torch.save(official_weights(CONFIGS["4"]), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    checkpoint = open_checkpoint(tmp_path / "old.pth")
+    first, second = load_model(checkpoint), load_model(checkpoint)
+    torch.nn.init.zeros_(first.head.weight)
+    assert second.head.weight.abs().max() > 0
+
+
+def test_dtypes_may_be_named(saved: Path) -> None:
+    assert load_model(saved, dtype="float32").head.weight.dtype == torch.float32
+    convert(saved, saved.parent / "half.pth", dtype="float16")
+    assert torch.load(saved.parent / "half.pth", weights_only=True)["head.weight"].dtype == torch.float16
+    for dtype in ("int8", "half", torch.int8):
+        for go in (lambda d: load_model(saved, dtype=d), lambda d: convert(saved, saved.parent / "c.pth", dtype=d)):
+            with pytest.raises(InputError, match="is no dtype of a model"):
+                go(dtype)
+
+
+def test_shapes_are_those_of_the_whole_model() -> None:
+    for config in CONFIGS.values():
+        for layers in (1, 2, 5):
+            config = config.replace(num_layers=layers)
+            with torch.device("meta"):
+                whole = RWKV(config).state_dict()
+            assert shapes_of(config) == {name: tensor.shape for name, tensor in whole.items()}
 
 
 def test_a_file_may_be_replaced_by_what_was_loaded_from_it(saved: Path) -> None:
@@ -86,8 +156,6 @@ def test_a_tensor_is_read_alone(saved: Path) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_loaded_model_computes_what_the_saved_one_did(version: str, tmp_path: Path) -> None:
-    from receptance.checkpoints import save_checkpoint
-
     model = build(CONFIGS[version])
     with torch.no_grad():
         for parameter in model.parameters():

@@ -14,7 +14,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from receptance.cli.guard import DEBUG, Guarded, sentence
+from receptance.cli.guard import DEBUG, YES, Guarded, sentence
 from receptance.errors import CheckpointError, MissingExtraError
 
 COMMAND = [sys.executable, "-m", "receptance"]
@@ -29,7 +29,7 @@ def raising(error: BaseException) -> typer.Typer:
         raise error
 
     @app.callback()
-    def options(debug: bool = typer.Option(False, "--debug", envvar=DEBUG)) -> None:
+    def options(debug: bool = typer.Option(False, "--debug")) -> None:
         pass
 
     return app
@@ -78,9 +78,28 @@ def test_debug_lets_the_error_through(arguments: list[str]) -> None:
     assert isinstance(result.exception, CheckpointError)
 
 
-def test_debug_by_environment() -> None:
-    result = CliRunner().invoke(raising(CheckpointError("broken")), ["fail"], env={DEBUG: "1"})
+@pytest.mark.parametrize("value", [*YES, "TRUE"])
+def test_debug_by_environment(value: str) -> None:
+    result = CliRunner().invoke(raising(CheckpointError("broken")), ["fail"], env={DEBUG: value})
     assert isinstance(result.exception, CheckpointError)
+
+
+@pytest.mark.parametrize("value", ["", "0", "false", "abc"])
+def test_what_is_no_yes_leaves_debug_off(value: str) -> None:
+    from receptance.cli import app
+
+    for command, arguments in ((raising(CheckpointError("broken")), ["fail"]), (app, ["info", "nothing.pth"])):
+        result = CliRunner().invoke(command, arguments, env={DEBUG: value})
+        assert result.exit_code == 2 and result.stderr.startswith("receptance: ")
+
+
+@pytest.mark.parametrize("arguments", [["info", ""], ["verify", " "], ["convert", "", "a.pth"]], ids=" ".join)
+def test_an_empty_name_is_not_the_current_folder(arguments: list[str]) -> None:
+    from receptance.cli import app
+
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr == "receptance: the name of the model is empty; give a file, a folder or a hub id\n"
 
 
 def test_debug_shows_the_traceback_of_the_real_command(tmp_path: Path) -> None:
@@ -121,8 +140,12 @@ def test_a_sentence_is_never_empty() -> None:
         (["convert", "a"], "DST"),
         (["verify", "--dtype", "int8", "x"], "bfloat16"),
         (["verify", "--length", "99999999999", "x"], "1048576"),
+        (["verify", "--seed", "99999999999999999999999", "x"], "9223372036854775807"),
+        (["verify", "--seed", "-1", "x"], "greater than or equal to 0"),
+        (["quickstart", "--seconds", "inf"], "604800"),
+        (["quickstart", "--seconds", "nan"], "--seconds"),
     ],
-    ids=["command", "option", "missing", "choice", "range"],
+    ids=["command", "option", "missing", "choice", "length", "seed", "negative seed", "endless", "no number"],
 )
 def test_a_wrong_command_line_exits_2_with_a_hint(arguments: list[str], hint: str) -> None:
     from receptance.cli import app

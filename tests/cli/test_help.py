@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 from typer.testing import CliRunner
 
 import receptance
 from receptance.cli import COMMANDS, app
+
+from ..conftest import ROOT
 
 HELP = [sys.executable, "-m", "receptance", "--help"]
 HEAVY = ("torch", "numpy", "numba", "transformers", "huggingface_hub", "matplotlib")
@@ -59,6 +62,7 @@ def test_version() -> None:
 
 
 def test_module_and_command_are_the_same() -> None:
-    import receptance.__main__ as module
-
-    assert module.main is receptance.cli.main
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["scripts"] == {"receptance": "receptance.__main__:main"}
+    result = subprocess.run([sys.executable, "-m", "receptance", "--version"], capture_output=True, text=True)
+    assert result.stdout == f"receptance {receptance.__version__}\n"

@@ -62,6 +62,17 @@ def test_tensors_are_listed(small_checkpoint: Write) -> None:
     assert all(name in printed for name in tensors)
 
 
+def test_what_the_model_does_not_use_is_named(small_checkpoint: Write, tmp_path: Path) -> None:
+    path = small_checkpoint("7")
+    assert info_json(str(path))["model"]["unused"] == [] and "unused" not in info(str(path))
+    weights = torch.load(path, weights_only=True)
+    extra = [f"blocks.0.att.{name}" for name in ("v0", "v1", "v2")]
+    weights.update({name: weights[name.replace("blocks.0", "blocks.1")].clone() for name in extra})
+    torch.save(weights, tmp_path / "official.pth")
+    assert info_json(str(tmp_path / "official.pth"))["model"]["unused"] == extra
+    assert ", ".join(extra) in info(str(tmp_path / "official.pth"))
+
+
 def test_no_weight_is_read_and_nothing_is_allocated(small_checkpoint: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     from receptance.checkpoints import Checkpoint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +11,25 @@ import pytest
 from typer.testing import CliRunner
 
 from receptance.cli import app
+from receptance.errors import ConfigError
+from receptance.quickstart import quickstart
 
 
 def test_options_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget("OMP_WAIT_POLICY", monkeypatch)
+    forget("GOMP_SPINCOUNT", monkeypatch)
     calls: list[tuple[Path, float]] = []
     monkeypatch.setattr("receptance.quickstart.quickstart", lambda out, seconds: calls.append((out, seconds)))
     assert CliRunner().invoke(app, ["quickstart"]).exit_code == 0
     assert CliRunner().invoke(app, ["quickstart", "--out", "there", "--seconds", "5"]).exit_code == 0
     assert CliRunner().invoke(app, ["quickstart", "--seconds", "0"]).exit_code == 2
     assert calls == [(Path("quickstart"), 90.0), (Path("there"), 5.0)]
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, 0.0])
+def test_a_time_that_is_none_costs_nothing(seconds: float, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"seconds is {seconds}"):
+        quickstart(tmp_path / "out", seconds=seconds)
+    assert not (tmp_path / "out").exists()
 
 
 def forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,18 +45,18 @@ assert "torch" not in sys.modules
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
-            sys.exit("OMP_WAIT_POLICY is " + os.environ.get("OMP_WAIT_POLICY", "unset"))
+            sys.exit("GOMP_SPINCOUNT is " + os.environ.get("GOMP_SPINCOUNT", "unset"))
 sys.meta_path.insert(0, Watch())
 quickstart()
 """
 
 
-@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_wait_passively_from_the_moment_that_pytorch_is_loaded(
+@pytest.mark.parametrize(("given", "found"), [(None, "2000"), ("ACTIVE", "ACTIVE")])
+def test_threads_spin_briefly_from_the_moment_that_pytorch_is_loaded(
     given: str | None, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forget("OMP_WAIT_POLICY", monkeypatch)
+    forget("GOMP_SPINCOUNT", monkeypatch)
     if given:
-        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        monkeypatch.setenv("GOMP_SPINCOUNT", given)
     result = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True)
-    assert result.stderr == f"OMP_WAIT_POLICY is {found}\n"
+    assert result.stderr == f"GOMP_SPINCOUNT is {found}\n"

@@ -17,7 +17,7 @@ from rich.console import Console
 import receptance
 from receptance.baselines import LSTM, Transformer
 from receptance.config import Config
-from receptance.errors import CheckpointError, ConfigError, TrainingError
+from receptance.errors import CheckpointError, ConfigError, DataError, TrainingError
 from receptance.models import build
 from receptance.training import (
     ByteText,
@@ -223,6 +223,16 @@ def test_what_cannot_be_saved_is_said_before_the_first_step(
     assert [path.name for path in tmp_path.iterdir()] == ["file.pth"]
 
 
+def test_bytes_that_are_no_tokens_are_said_before_the_first_step() -> None:
+    text = ByteText(torch.cat([TEXT.bytes, torch.tensor([SYMBOLS], dtype=torch.uint8)]), 1)
+    trainer = Trainer(small_rwkv(), text, recipe())
+    with pytest.raises(DataError, match=r"has the byte 16, but the model knows only the tokens below 16; .*=256"):
+        trainer.train()
+    assert not trainer.steps
+    with pytest.raises(DataError, match="has the byte 16"):
+        mean_loss(small_rwkv(), text)
+
+
 def test_ctrl_c_finishes_the_step_saves_and_returns(tmp_path: Path) -> None:
     def interrupt(step: Step) -> None:
         if step.number == 3:
@@ -273,6 +283,8 @@ def test_progress_shows_loss_speed_and_time_left(terminal: bool) -> None:
         ({"seconds": 3.0}, "set one of them"),
         ({"tokens": None}, "set one of them"),
         ({"tokens": 0}, "above 0"),
+        ({"tokens": None, "seconds": math.nan}, "seconds is nan .* above 0 and finite"),
+        ({"tokens": None, "seconds": math.inf}, "seconds is inf .* above 0 and finite"),
         ({"rows": 0}, "1 or more"),
         ({"precision": torch.float16}, "precision is torch.float16; float32 and bfloat16 are possible"),
         ({"precision": "bfloat16"}, "precision is bfloat16; "),
