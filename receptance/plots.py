@@ -7,12 +7,12 @@ Needs matplotlib: pip install 'receptance[plots]'.  Nothing else imports it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import MissingExtraError
+from .replacing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,12 +44,8 @@ def figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
 
 def save(made: Figure, path: Path) -> None:
     """Writes beside the path and then renames, so that no half figure is ever seen."""
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with replacing(path) as partial:
         made.savefig(partial, dpi=150, format=path.suffix.lstrip(".") or "png")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def smoothed(values: Sequence[float], share: float = 0.02) -> list[float]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +25,7 @@ from torch import Tensor
 from .config import Config
 from .errors import StateError
 from .ops.reference import EMPTY_MAX
+from .replacing import replacing
 
 FORMAT = "receptance-state-1"
 
@@ -137,17 +137,13 @@ class State(NamedTuple):
         Raises StateError where this is not a state of `model`, or where the file cannot be written.
         """
         self.check(model.config)
-        target = Path(path)
-        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
         metadata = {"format": FORMAT, "fingerprint": fingerprint(model), "version": model.config.version}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._asdict().items()}
         try:
-            save_file(tensors, partial, metadata)
-            os.replace(partial, target)
-        except (SafetensorError, IsADirectoryError) as error:
-            raise StateError(f"{target} cannot be written: {error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
+            with replacing(Path(path)) as partial:
+                save_file(tensors, partial, metadata)
+        except (SafetensorError, OSError) as error:
+            raise StateError(f"{path} cannot be written: {error}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Remembering) -> State:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "receptance"
 
 # A module imports from lower rows only, and from its own package.
 ROWS = (
-    {"errors"},
+    {"errors", "replacing"},
     {"config", "tokenizers", "devices"},
     {"ops"},
     {"state"},
@@ -42,7 +42,7 @@ ONLY = {
 }
 
 # What must load without PyTorch: nothing here imports it at the top, itself or through others.
-TORCH_FREE = ("__init__", "__main__", "config", "errors", "tokenizers", "cli")
+TORCH_FREE = ("__init__", "__main__", "config", "errors", "replacing", "tokenizers", "cli")
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]

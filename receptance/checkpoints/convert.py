@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..devices import as_dtype
 from ..errors import CheckpointError
+from ..replacing import replacing
 from .checkpoint import Checkpoint, open_checkpoint, read_finite
 from .files import Item, check_dtype
 from .hf import FOLDER_DIALECTS, hf_config, write_folder
@@ -25,7 +26,6 @@ from .in_memory import of_model
 from .layouts import LAYOUTS
 from .names import DIALECTS
 from .pth_writer import write_pth
-from .replacing import replacing
 from .safetensors import write_safetensors
 
 # What a file is written with, by its ending; both have the official names.

@@ -13,9 +13,9 @@ import torch
 
 from receptance import CheckpointError
 from receptance.checkpoints import check_destination, convert, find, open_checkpoint
-from receptance.checkpoints.replacing import replacing
+from receptance.replacing import replacing
 
-from .weights import CONFIGS, official_weights, same
+from .checkpoints.weights import CONFIGS, official_weights, same
 
 
 @pytest.fixture

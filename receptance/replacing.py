@@ -1,4 +1,4 @@
-"""A file or a folder of weights, written whole or not at all.
+"""A file, or a folder of weights, written whole or not at all.
 
 with replacing(path) as partial:        # `path` appears when the block ends well, or not at all
     partial.write_bytes(...)
