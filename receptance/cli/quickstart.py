@@ -21,8 +21,8 @@ def quickstart(
     """
     # OpenMP reads this once, when PyTorch is loaded.  By default a thread that has finished its part spins for long
     # until the others have; beside other programs it takes the core that they wait for, and training nearly stalls.
-    # Not to spin at all (OMP_WAIT_POLICY) halves the speed on a quiet machine; to spin for a moment costs nothing.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # To spin less (2000, or OMP_WAIT_POLICY=PASSIVE) makes a single token nearly twice as slow on a quiet machine.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     from ..quickstart import quickstart as run
 
     run(out, seconds=seconds)
