@@ -131,13 +131,17 @@ class State(NamedTuple):
         """A copy that shares no memory."""
         return State(self.shift.clone(), self.wkv.clone())
 
-    def save(self, path: str | os.PathLike[str], model: Remembering) -> None:
+    def save(
+        self, path: str | os.PathLike[str], model: Remembering, notes: Mapping[str, str] | None = None
+    ) -> None:
         """Write a safetensors file that only this model will load again (`fingerprint` says in which precisions).
 
+        `notes` are texts to keep with it, which `saved_notes` reads.
         Raises StateError where this is not a state of `model`, or where the file cannot be written.
         """
         self.check(model.config)
-        metadata = {"format": FORMAT, "fingerprint": fingerprint(model), "version": model.config.version}
+        own = {"format": FORMAT, "fingerprint": fingerprint(model), "version": model.config.version}
+        metadata = {**(notes or {}), **own}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._asdict().items()}
         try:
             with replacing(Path(path)) as partial:
@@ -151,6 +155,8 @@ class State(NamedTuple):
 
         Raises StateError where the file is not a state, is damaged, or was saved from another model.
         """
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise StateError(f"{path} is no ordinary file; give the file that a state was saved to")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -184,11 +190,19 @@ class State(NamedTuple):
 
 def is_saved_state(path: str | os.PathLike[str]) -> bool:
     """Whether `State.save` wrote this file."""
+    return saved_notes(path).get("format") == FORMAT
+
+
+def saved_notes(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The texts that a saved state was given; none where the file is no such thing."""
+    # Opening a pipe would wait for somebody to write to it.
+    if not os.path.isfile(path):
+        return {}
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
+            return dict(file.metadata() or {})
     except (SafetensorError, OSError):
-        return False
+        return {}
 
 
 def fingerprint(model: Remembering) -> str:

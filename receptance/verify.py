@@ -86,7 +86,7 @@ def verify(
         raise ReceptanceError(f"verify has no bound for {dtype_name(dtype)}; choose {choices}")
     checkpoint = open_checkpoint(path)
     progress("loading")
-    model = load_model(checkpoint, dtype=dtype, device=device).eval()
+    model = load_model(checkpoint, dtype=dtype, device=device, mmap=True).eval()
     tokens = torch.randint(checkpoint.config.vocab_size, (1, length), generator=torch.Generator().manual_seed(seed)).to(
         device
     )
@@ -168,7 +168,7 @@ def official_checks(
     pieces = [piece.tolist() for piece in torch.split(tokens[0], random_pieces(len(ids), rng))]
     ways = {"whole": [ids], "random pieces": pieces, "token by token": [[i] for i in ids]}
     with TemporaryDirectory() as folder:
-        model = load_model(path, dtype=torch.float32)
+        model = load_model(path, dtype=torch.float32, mmap=True)
         needed = 4 * num_parameters(model)
         if shutil.disk_usage(folder).free < needed:
             raise ReceptanceError(f"{folder} has no room for a float32 copy of {needed / 1e9:.1f} GB; set TMPDIR")

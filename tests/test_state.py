@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from receptance import State, StateError
-from receptance.state import fingerprint
+from receptance.state import fingerprint, is_saved_state, saved_notes
 from tests.models.cases import CONFIGS, small, used
 
 
@@ -46,6 +47,21 @@ def test_save_and_load(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
     wider = State.load(tmp_path / "s.safetensors", model.float())  # the same weights in another precision
     assert torch.equal(wider.wkv, state.wkv)
+
+
+def test_notes_are_kept_with_a_state(tmp_path: Path) -> None:
+    model, path = small("7"), tmp_path / "s.safetensors"
+    used(model, 1).save(path, model, {"said": "hello", "format": "mine"})
+    assert saved_notes(path)["said"] == "hello" and is_saved_state(path)
+    assert saved_notes(tmp_path / "nothing") == {} and not is_saved_state(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert not is_saved_state(tmp_path / "pipe")
+    with pytest.raises(StateError, match="no ordinary file"):
+        State.load(tmp_path / "pipe", small("7"))
 
 
 def test_another_models_state_is_refused(tmp_path: Path) -> None:
