@@ -12,6 +12,8 @@ import receptance
 from receptance import CheckpointError, InputError, devices
 from receptance.checkpoints import save_checkpoint
 
+from .models.cases import noisy
+
 
 @pytest.mark.parametrize("version", ["4", "6", "7"])
 def test_load(small_checkpoint: Callable[[str], Path], version: str) -> None:
@@ -76,3 +78,81 @@ def test_overrides_and_refusals(small_checkpoint: Callable[[str], Path]) -> None
     assert receptance.load(path, group_norm_eps=1e-5).config.group_norm_eps == 1e-5
     with pytest.raises(CheckpointError, match="missing"):
         receptance.load(path.with_name("missing.pth"))
+
+
+def written(folder: Path, name: str, vocab_size: int) -> Path:
+    config = receptance.Config(version="7", vocab_size=vocab_size, num_layers=1, dim=16, head_size=8)
+    save_checkpoint(noisy(config), folder / name)
+    return folder / name
+
+
+def test_the_tokenizer_follows_from_the_vocabulary(tmp_path: Path) -> None:
+    for vocab_size, name in ((256, "bytes"), (65536, "world"), (65530, "world")):
+        tokenizer = receptance.load(written(tmp_path, f"{vocab_size}.pth", vocab_size)).tokenizer
+        assert tokenizer is not None and tokenizer.name == name
+
+
+def test_a_model_without_a_known_tokenizer_still_loads(tmp_path: Path) -> None:
+    path = written(tmp_path, "model.pth", 60)
+    lm = receptance.load(path)
+    assert lm.tokenizer is None
+    assert lm.model(torch.tensor([[1, 2]]))[0].shape == (1, 2, 60)
+    for call in (lm.generate, lm.stream, lambda _: lm.chat()):
+        with pytest.raises(InputError, match="no tokenizer is known"):
+            call("hello")
+    with pytest.raises(InputError, match="no tokenizer is called"):
+        receptance.load(path, tokenizer="wrold")
+
+
+def test_a_pile_model_loads_without_its_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "model.pth", 50277)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("receptance.hub.download", no_hub)
+    lm = receptance.load(path)
+    with pytest.raises(CheckpointError, match="cannot be reached"):
+        lm.generate("hello")
+
+
+def no_hub(repo: str, file: str) -> Path:
+    raise CheckpointError(f"cannot get {repo}:{file}: the hub cannot be reached")
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [
+        ("rwkv7-g1h-0.1b-20260715-ctx8192.pth", "flower"),
+        ("rwkv7-g1a-0.1b-20250728-ctx4096.pth", "g1"),
+        ("RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth", "world"),
+        ("model.pth", None),
+    ],
+)
+def test_the_template_follows_from_the_name(tmp_path: Path, name: str, template: str | None) -> None:
+    lm = receptance.load(written(tmp_path, name, 256))
+    assert (lm.template and lm.template.name) == template
+    assert lm.chat().template.name == (template or "g1")
+    assert receptance.load(tmp_path / name, template="raven").chat().template.name == "raven"
+
+
+def test_generate_one_or_many(tmp_path: Path) -> None:
+    lm = receptance.load(written(tmp_path, "model.pth", 256))
+    one = lm.generate("def ", max_tokens=9, seed=4, banned=(0,))
+    assert one.finish_reason == "length" and len(one.tokens) == 9 and one.seed == 4
+    many = lm.generate(["a", "def ", "class"], max_tokens=9, seed=4, banned=(0,), batch_size=2)
+    assert [len(completion.tokens) for completion in many] == [9, 9, 9]
+    assert lm.generate("def ", max_tokens=9, seed=4, banned=(0,), request=1) == many[1]
+    assert "".join(lm.stream("def ", max_tokens=9, seed=4, banned=(0,))) == one.text
+    assert lm.generate([]) == []
+    with pytest.raises(InputError, match="batch_size"):
+        lm.generate(["a"], batch_size=0)
+    with pytest.raises(InputError, match="temperature"):
+        lm.generate("a", temperature=-1)
+
+
+def test_a_state_can_be_gone_on_from(tmp_path: Path) -> None:
+    lm = receptance.load(written(tmp_path, "model.pth", 256), dtype=torch.float64)
+    _, state = lm.model(torch.tensor([[0, *b"a long story: "]]))
+    settings = {"max_tokens": 6, "temperature": 0, "banned": (0,), "presence_penalty": 0, "frequency_penalty": 0}
+    after = lm.generate(["x", "y"], state=state, **settings)
+    assert [completion.tokens for completion in after] == [
+        lm.generate(f"a long story: {letter}", **settings).tokens for letter in "xy"
+    ]

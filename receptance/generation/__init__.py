@@ -1,0 +1,31 @@
+"""Text in, text out: sampling, stops, completions and conversations.
+
+[answer] = complete(model, tokenizer, ["def f("], [Sampling(temperature=0)])
+for piece in Stream(model, tokenizer, "def f(", Sampling()): ...
+chat = Chat(model, tokenizer, TEMPLATES["world"])
+
+`receptance.load(...)` offers the same without naming model and tokenizer: `lm.generate`, `lm.stream`, `lm.chat`.
+"""
+
+from .chat import Chat, Reply
+from .completion import Completion, Stream, TokenLogprob, complete
+from .continuation import Continuation
+from .decoding import Decoding, read
+from .sampling import PRESETS, Choice, Sampler, Sampling, preset_for
+
+__all__ = [
+    "PRESETS",
+    "Chat",
+    "Choice",
+    "Completion",
+    "Continuation",
+    "Decoding",
+    "Reply",
+    "Sampler",
+    "Sampling",
+    "Stream",
+    "TokenLogprob",
+    "complete",
+    "preset_for",
+    "read",
+]

@@ -1,0 +1,157 @@
+"""Text in, text out: many prompts as one batch, or one prompt whose text streams.
+
+    [first, second] = complete(model, tokenizer, ["def f(", "class "], max_tokens=50)
+    for piece in stream(model, tokenizer, "def f("):
+        print(piece, end="", flush=True)
+
+A row of a batch is what it would be alone: its noise comes from its seed, its request's number and the position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..models import RWKV
+from ..state import State
+from ..tokenizers import Tokenizer
+from .continuation import Continuation
+from .decoding import Decoding
+from .sampling import Choice, Sampling, uncounted_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was, by the model itself, before penalties and filters.
+
+    top     the likeliest tokens at this place and their logarithms, as many as were asked for
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What follows a prompt.
+
+    finish_reason   "stop": a stop or the end of the text; "length": `max_tokens`
+    tokens          all that were chosen, those of the stop too
+    seed            with it the same request gives the same text again
+    logprobs        one a token, if asked for
+    """
+
+    text: str
+    finish_reason: str
+    tokens: tuple[int, ...]
+    num_prompt_tokens: int
+    seed: int
+    logprobs: tuple[TokenLogprob, ...] = field(default=())
+
+
+def _logprob(choice: Choice, place: int) -> TokenLogprob:
+    top = (
+        ()
+        if choice.top is None
+        else zip(choice.top.ids[place].tolist(), choice.top.logprobs[place].tolist(), strict=True)
+    )
+    return TokenLogprob(int(choice.tokens[place]), float(choice.logprobs[place]), tuple(top))
+
+
+def prompt_tokens(tokenizer: Tokenizer, text: str, state: State | None = None) -> list[int]:
+    """The tokens of a prompt.  A new text begins with `end_of_text`, as the official evaluations do."""
+    start = [tokenizer.end_of_text] if state is None else []
+    return start + tokenizer.encode(text)
+
+
+def complete(
+    model: RWKV,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    settings: Sequence[Sampling],
+    *,
+    max_tokens: int = 256,
+    stops: Sequence[str] = (),
+    num_logprobs: int | None = None,
+    state: State | None = None,
+    requests: Sequence[int] | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> list[Completion]:
+    """Continue every prompt, all as one batch; `settings` [B] and `requests` [B] (0, 1, ... if None) are the rows'.
+
+    state           what was read before the prompts, one row for all or one for each
+    num_logprobs    None: no logprobs; else how many likeliest tokens beside the chosen one's
+    on_step         is called with the number of rows that got a token
+
+    Raises InputError for settings or prompts that cannot be served, StateError for another model's state.
+    """
+    tokens = [prompt_tokens(tokenizer, prompt, state) for prompt in prompts]
+    rows = [Continuation(tokenizer, stops, max_tokens) for _ in prompts]
+    logprobs: list[list[TokenLogprob]] = [[] for _ in prompts]
+    decoding = Decoding(model, tokens, settings, requests, state, uncounted_tokens(tokenizer))
+    seeds = list(decoding.sampler.seeds)
+    while decoding.rows:
+        choice = decoding.step(num_logprobs or 0)
+        for place, (row, token) in enumerate(zip(decoding.rows, choice.tokens.tolist(), strict=True)):
+            rows[row].push(token)
+            if num_logprobs is not None:
+                logprobs[row].append(_logprob(choice, place))
+        if on_step is not None:
+            on_step(len(decoding.rows))
+        decoding.keep([place for place, row in enumerate(decoding.rows) if rows[row].finish_reason is None])
+    return [
+        Completion(row.text, row.finish_reason or "", tuple(row.tokens), len(prompt), seed, tuple(known))
+        for row, prompt, seed, known in zip(rows, tokens, seeds, logprobs, strict=True)
+    ]
+
+
+class Stream:
+    """One continuation as it comes: an iterator of pieces of text, and `completion` once it has ended.
+
+    `close()` ends it early; the text so far is then the completion's.
+    """
+
+    def __init__(
+        self,
+        model: RWKV,
+        tokenizer: Tokenizer,
+        prompt: str,
+        sampling: Sampling,
+        *,
+        max_tokens: int = 256,
+        stops: Sequence[str] = (),
+        state: State | None = None,
+        request: int = 0,
+    ) -> None:
+        """Reads the prompt.  Raises what `complete` raises."""
+        self._row = Continuation(tokenizer, stops, max_tokens)
+        tokens = prompt_tokens(tokenizer, prompt, state)
+        self._decoding = Decoding(model, [tokens], [sampling], [request], state, uncounted_tokens(tokenizer))
+        self._num_prompt_tokens = len(tokens)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        while self._row.finish_reason is None:
+            [token] = self._decoding.step().tokens.tolist()
+            if piece := self._row.push(token):
+                return piece
+        raise StopIteration
+
+    def close(self) -> None:
+        """Ends it here."""
+        self._row.finish()
+
+    @property
+    def completion(self) -> Completion:
+        """What came so far; its `finish_reason` is "" while it goes on."""
+        row = self._row
+        return Completion(
+            row.text,
+            row.finish_reason or "",
+            tuple(row.tokens),
+            self._num_prompt_tokens,
+            self._decoding.sampler.seeds[0],
+        )

@@ -1,0 +1,117 @@
+"""Token ids in, token ids out: prompts are read at once, then every row goes on by one token a step.
+
+    decoding = Decoding(model, [[0, 24281, 59], [0, 33155]], [Sampling(), Sampling(temperature=0)])
+    while decoding.rows:
+        choice = decoding.step()                             # choice.tokens[i] continues prompt decoding.rows[i]
+        decoding.keep([...])                                 # the places of the rows that go on
+
+Knows no text: see `continuation.py` for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..models import RWKV
+from ..state import State
+from .sampling import Choice, Sampler, Sampling
+
+# Tokens of a row that are read at once.  Longer prompts are cut at its multiples, always at the same places, so that
+# memory stays bounded and the same prompt is always computed in the same way.
+PIECE = 512
+
+
+@torch.no_grad()
+def read(model: RWKV, prompts: Sequence[Sequence[int]], state: State | None = None) -> tuple[Tensor, State]:
+    """Read prompts of any lengths after `state` (zeros if None; one row serves all of them).
+
+    Returns the logits [B, V] after the last token of each, and the state.  Raises InputError where there is no prompt
+    or an empty one, StateError where the state does not fit.
+    """
+    if not prompts or not all(prompts):
+        raise InputError("there is nothing to read; every prompt needs at least one token")
+    if state is None:
+        state = model.zero_state(len(prompts))
+    elif state.num_rows == 1:
+        state = state.rows([0] * len(prompts))
+    going, start = list(range(len(prompts))), 0
+    ended: list[int] = []
+    logits: list[Tensor] = []
+    states: list[State] = []
+    while going:
+        pieces = [prompts[row][start : start + PIECE] for row in going]
+        x, state = _read_pieces(model, pieces, state)
+        start += PIECE
+        last = [place for place, row in enumerate(going) if len(prompts[row]) <= start]
+        if last:
+            logits.append(model.head(x[last]))
+            states.append(state.rows(last))
+            ended += [going[place] for place in last]
+        rest = [place for place, row in enumerate(going) if len(prompts[row]) > start]
+        going, state = [going[place] for place in rest], state.rows(rest)
+    order = sorted(range(len(ended)), key=ended.__getitem__)
+    return torch.cat(logits)[order], State.stack(states).rows(order)
+
+
+def _read_pieces(model: RWKV, pieces: list[Sequence[int]], state: State) -> tuple[Tensor, State]:
+    """What the head is applied to after the last token of each piece, [B, C], and the state."""
+    device = model.emb.weight.device
+    longest = max(map(len, pieces))
+    tokens = torch.tensor([[*piece, *[0] * (longest - len(piece))] for piece in pieces], device=device)
+    lengths = torch.tensor([len(piece) for piece in pieces], device=device)
+    ragged = len({len(piece) for piece in pieces}) > 1
+    x, state = model.features(tokens, state, lengths if ragged else None)
+    return x[torch.arange(len(pieces), device=device), lengths - 1], state
+
+
+class Decoding:
+    """Sequences that are continued together.
+
+    rows      numbers of the prompts that still go on, in the order of the batch
+    state     what they have read: all but the tokens of the last `step`
+    """
+
+    def __init__(
+        self,
+        model: RWKV,
+        prompts: Sequence[Sequence[int]],
+        settings: Sequence[Sampling],
+        requests: Sequence[int] | None = None,
+        state: State | None = None,
+        uncounted: Tensor | None = None,
+    ) -> None:
+        """Reads the prompts.  `requests` [B] name the rows' noise (0, 1, ... if None); else see `read` and `Sampler`.
+
+        Raises InputError for settings that do not fit and whatever `read` raises.
+        """
+        device = model.emb.weight.device
+        requests = range(len(prompts)) if requests is None else requests
+        self.sampler = Sampler(settings, model.config.vocab_size, requests, device, uncounted)
+        self.model = model
+        self.rows = list(range(len(prompts)))
+        self.logits, self.state = read(model, prompts, state)
+        self._unread: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, num_logprobs: int = 0) -> Choice:
+        """Reads the last tokens chosen, if there are any, and chooses the next ones."""
+        if self._unread is not None:
+            x, self.state = self.model.features(self._unread[:, None], self.state)
+            self.logits = self.model.head(x[:, -1])
+        choice = self.sampler.choose(self.logits, num_logprobs)
+        self._unread = choice.tokens
+        return choice
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Goes on with some rows only, named by their places in `rows`."""
+        if len(places) == len(self.rows):
+            return
+        self.rows = [self.rows[place] for place in places]
+        self.sampler.keep(places)
+        self.logits, self.state = self.logits[list(places)], self.state.rows(places)
+        if self._unread is not None:
+            self._unread = self._unread[list(places)]
