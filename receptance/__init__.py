@@ -3,6 +3,7 @@
     import receptance
 
     lm = receptance.load("model.pth")                    # any official checkpoint, a hub id, a Hugging Face folder
+    lm.generate("Once upon a time").text                 # also lm.stream(...), and lm.chat() for a conversation
     logits, state = lm.model(tokens)                     # one token or a whole book, in training and in use
 
     model = receptance.build(receptance.Config.preset("rwkv7-0.1b"))      # officially initialised, ready to train
@@ -27,22 +28,29 @@ if TYPE_CHECKING:
         StateError,
         TrainingError,
     )
+    from .generation import Chat, Completion, Reply, Sampling
     from .language_model import LanguageModel, load
     from .models import RWKV, build
     from .state import State
+    from .templates import Message
 
 __version__ = "0.1.0"
 
 __all__ = [
     "RWKV",
+    "Chat",
     "CheckpointError",
+    "Completion",
     "Config",
     "ConfigError",
     "DataError",
     "InputError",
     "LanguageModel",
+    "Message",
     "MissingExtraError",
     "ReceptanceError",
+    "Reply",
+    "Sampling",
     "State",
     "StateError",
     "TrainingError",
@@ -64,9 +72,11 @@ _HOMES = {
         "StateError",
         "TrainingError",
     ),
+    "generation": ("Chat", "Completion", "Reply", "Sampling"),
     "language_model": ("LanguageModel", "load"),
     "models": ("RWKV", "build"),
     "state": ("State",),
+    "templates": ("Message",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -1,22 +1,34 @@
 """What `receptance.load` returns: a model with everything that belongs to it.
 
-    lm = receptance.load("model.pth")
-    logits, state = lm.model(tokens)
+lm = receptance.load("model.pth")
+lm.generate("Once upon a time", max_tokens=50).text
+for piece in lm.stream("Once upon a time"): ...
+chat = lm.chat(system="You are brief.")
+logits, state = lm.model(tokens)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 
 from .checkpoints import load_model, open_checkpoint, read_state_tensors
 from .config import Config
 from .devices import as_device, as_dtype, default_device, multiplies
+from .errors import InputError
+from .generation import PRESETS, Chat, Completion, Sampling, Stream, complete
 from .models import RWKV
 from .state import State, is_saved_state
+from .templates import TEMPLATES, Template, open_template, template_for
+from .tokenizers import Tokenizer, open_tokenizer, tokenizer_for
+
+# What a conversation is led in where nothing tells: plain `User: ` and `Assistant: `, which most RWKV models have seen.
+USUAL_TEMPLATE = "g1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +37,112 @@ class LanguageModel:
 
     model      the `nn.Module`: `model(tokens, state) -> (logits, state)`, in evaluation mode
     path       the file or folder it came from
+    name       what it was asked for by
     """
 
     model: RWKV
     path: Path
+    name: str = ""
+    given_tokenizer: Tokenizer | None = None
+    given_template: Template | None = None
 
     @property
     def config(self) -> Config:
         """The model's shape."""
         return self.model.config
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """Text to token ids and back; None where it is not known which one the model was trained with.
+
+        Raises CheckpointError or InputError where it is known but cannot be had, as without a connection.
+        """
+        return self.given_tokenizer or tokenizer_for(self.path, self.config.vocab_size)
+
+    @cached_property
+    def template(self) -> Template | None:
+        """The form of a conversation, by the checkpoint's name; None where the name tells none."""
+        return self.given_template or template_for(self.path.name) or template_for(self.name)
+
+    @overload
+    def generate(self, prompt: str, max_tokens: int = ..., **options: Any) -> Completion: ...
+
+    @overload
+    def generate(self, prompt: Sequence[str], max_tokens: int = ..., **options: Any) -> list[Completion]: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        max_tokens: int = 256,
+        *,
+        sampling: Sampling | None = None,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        state: State | None = None,
+        request: int = 0,
+        batch_size: int = 16,
+        on_step: Callable[[int], None] | None = None,
+        **settings: Any,
+    ) -> Completion | list[Completion]:
+        """What follows a prompt, or each of several, which are computed as batches of at most `batch_size`.
+
+        sampling, settings  a `Sampling`, and changes to it: `temperature=0.7`; None: the official runtime's defaults
+        stop                texts that end it; they are not part of the result
+        logprobs            how many of the likeliest tokens to tell at each place, 0 for the chosen ones alone
+        state               what was read before: one row for all prompts, or one for each
+        request             number of the first prompt: with the seed it decides the noise, whatever the batch is
+        on_step             is called with the number of rows that got a token
+
+        Raises InputError for a setting or prompt that cannot be served, or where no tokenizer is known; StateError for
+        another model's state.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        chosen = replace(sampling or PRESETS["official"], **settings)
+        completions: list[Completion] = []
+        for start in range(0, len(prompts), batch_size):
+            batch = prompts[start : start + batch_size]
+            completions += complete(
+                self.model,
+                self._known_tokenizer(),
+                batch,
+                [chosen] * len(batch),
+                max_tokens=max_tokens,
+                stops=_as_tuple(stop),
+                num_logprobs=logprobs,
+                state=state if state is None or state.num_rows == 1 else state.rows(slice(start, start + batch_size)),
+                requests=range(request + start, request + start + len(batch)),
+                on_step=on_step,
+            )
+        return completions[0] if isinstance(prompt, str) else completions
+
+    def stream(
+        self,
+        prompt: str,
+        max_tokens: int = 256,
+        *,
+        sampling: Sampling | None = None,
+        stop: str | Sequence[str] = (),
+        state: State | None = None,
+        request: int = 0,
+        **settings: Any,
+    ) -> Stream:
+        """The same for one prompt, as an iterator of pieces of text; its `completion` tells the rest afterwards."""
+        return Stream(
+            self.model,
+            self._known_tokenizer(),
+            prompt,
+            replace(sampling or PRESETS["official"], **settings),
+            max_tokens=max_tokens,
+            stops=_as_tuple(stop),
+            state=state,
+            request=request,
+        )
+
+    def chat(self, **options: Any) -> Chat:
+        """A conversation; for the options see `Chat`.  Where no template is known, plain User and Assistant."""
+        return Chat(self.model, self._known_tokenizer(), self.template or TEMPLATES[USUAL_TEMPLATE], **options)
 
     def load_state(self, path: str | Path) -> State:
         """A state of one or more rows: what `State.save` wrote, or a state-tuned file of the official trainers.
@@ -47,30 +156,52 @@ class LanguageModel:
         weight = self.model.emb.weight
         return state.to(weight.device, weight.dtype)
 
+    def _known_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise InputError(
+                f"no tokenizer is known for {self.path} (a vocabulary of {self.config.vocab_size}); "
+                f"name one with tokenizer=, a file or world, pile or bytes"
+            )
+        return self.tokenizer
+
 
 def load(
     path_or_name: str | Path,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     mmap: bool = False,
+    tokenizer: Tokenizer | str | Path | None = None,
+    template: Template | str | Path | None = None,
     **overrides: Any,
 ) -> LanguageModel:
     """Load any checkpoint: a `.pth` or `.safetensors` file, a Hugging Face folder, a hub id, `user/repo:file`.
+
+    A name that `receptance models` lists will do too.
 
     dtype       `torch.bfloat16` or "bfloat16"; None: as stored, except that a CPU without products in that precision
                 computes in float32
     device      None: the GPU where PyTorch finds one, else the CPU
     mmap        leave the weights in the file, as `checkpoints.load_model` says; DANGER: the file must not be written to
                 while the model lives, which would end Python without a message
+    tokenizer   "world", "pile", "bytes", or a vocabulary's file; None: what belongs to the checkpoint
+    template    the name of one in `templates.TEMPLATES`, or a Jinja file; None: what the checkpoint's name says
     overrides   `norm_eps`, `group_norm_eps`: what no tensor tells and no file says
 
     Raises CheckpointError in one sentence where that is not one whole model, InputError for a dtype or device that is
-    none.
+    none and for a tokenizer or template that cannot be read.
     """
+    if isinstance(tokenizer, str | Path):
+        tokenizer = open_tokenizer(tokenizer)
+    if isinstance(template, str | Path):
+        template = open_template(template)
     checkpoint = open_checkpoint(path_or_name)
     device = as_device(device) if device is not None else default_device()
     if dtype is None:
         dtype = checkpoint.dtype if multiplies(checkpoint.dtype, device) else torch.float32
     dtype = as_dtype(dtype)
     model = load_model(checkpoint, dtype=dtype, device=device, mmap=mmap, **overrides)
-    return LanguageModel(model.eval(), checkpoint.path)
+    return LanguageModel(model.eval(), checkpoint.path, str(path_or_name), tokenizer, template)
+
+
+def _as_tuple(stop: str | Sequence[str]) -> tuple[str, ...]:
+    return (stop,) if isinstance(stop, str) else tuple(stop)

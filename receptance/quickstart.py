@@ -11,13 +11,12 @@ Ctrl-C ends the training early, and the demonstrations follow with what was lear
 
 from __future__ import annotations
 
-import codecs
 import copy
 import random
 import sysconfig
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from torch import Tensor
 
 from . import plots
 from .baselines import Transformer
@@ -34,14 +32,18 @@ from .describe import readable_bytes
 from .devices import dtype_name
 from .errors import MissingExtraError
 from .evaluation import ContextCost, cost_of_rwkv, cost_of_transformer, resident_bytes
+from .generation import Sampling, Stream
 from .models import build, num_parameters
+from .tokenizers import ByteTokenizer
 from .training import ByteCorpus, LiveProgress, Outcome, Recipe, Schedule, Trainer, bits, mean_loss
 from .verify import own_checks
 
 # Tests repeat themselves and outweigh all the rest; `encodings` and `pydoc_data` are tables and prose.
 LEFT_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "pydoc_data")
 # At the start of a line, where a definition stands.
-PROMPT = b"\n\ndef "
+PROMPT = "\n\ndef "
+# The end of a text is banned: the demonstration is to last.
+SPEAKING = Sampling(temperature=0.8, top_p=0.95, banned=(ByteTokenizer.end_of_text,))
 SMALL = Config(version="7", vocab_size=256, num_layers=4, dim=192)
 
 
@@ -178,14 +180,13 @@ def show_agreement(model: Any, corpus: ByteCorpus, plan: Plan, console: Console)
 
 def show_stream(model: Any, plan: Plan, console: Console) -> tuple[str, float]:
     """Demonstration 2: the model goes on after the prompt, byte by byte, with a state of fixed size."""
-    console.print(f"\n[bold]2. Speaking as an RNN[/], after {escape(repr(PROMPT.decode()))}\n", highlight=False)
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    text, start = PROMPT.decode().lstrip(), time.perf_counter()
+    console.print(f"\n[bold]2. Speaking as an RNN[/], after {escape(repr(PROMPT))}\n", highlight=False)
+    text, start = PROMPT.lstrip(), time.perf_counter()
     write(console, text)
-    for byte in stream(model, PROMPT, plan.spoken_bytes, seed=plan.seed):
-        piece = printable(decoder.decode(bytes([byte])))
-        text += piece
-        write(console, piece)
+    sampling = replace(SPEAKING, seed=plan.seed)
+    for piece in Stream(model, ByteTokenizer(), PROMPT, sampling, max_tokens=plan.spoken_bytes):
+        text += printable(piece)
+        write(console, printable(piece))
     speed = plan.spoken_bytes / (time.perf_counter() - start)
     console.print(
         f"\n\n[dim]{speed:,.0f} tokens/s; the whole memory of the past is a state of "
@@ -193,31 +194,6 @@ def show_stream(model: Any, plan: Plan, console: Console) -> tuple[str, float]:
         highlight=False,
     )
     return text, speed
-
-
-def choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
-    """Draws a token from logits [V], out of the likeliest ones that together reach the share `top_p`."""
-    share, token = torch.softmax(logits.float(), -1).sort(descending=True)
-    # A token stays if those before it have not reached top_p; so the likeliest always does.
-    share = share.where(share.cumsum(-1) - share < top_p, 0.0)
-    # Sharpened after the cut, as the official runtime does: a token that is merely likely is not made the only one.
-    return int(token[torch.multinomial(share ** (1 / temperature), 1, generator=generator)])
-
-
-def stream(
-    model: Any, prompt: bytes, count: int, temperature: float = 0.8, top_p: float = 0.95, seed: int = 0
-) -> Iterator[int]:
-    """`count` bytes that follow the prompt, each as soon as it is known; the state is all that is remembered."""
-    generator = torch.Generator().manual_seed(seed)
-    device = next(model.parameters()).device
-    given, state = torch.tensor([list(prompt)], device=device), None
-    for _ in range(count):
-        # Not around the loop: a generator must not leave gradients switched off for its caller between two bytes.
-        with torch.no_grad():
-            logits, state = model(given, state)
-        byte = choose(logits[0, -1].cpu(), temperature, top_p, generator)
-        given = torch.tensor([[byte]], device=device)
-        yield byte
 
 
 def show_costs(model: Any, corpus: ByteCorpus, plan: Plan, console: Console) -> dict[str, list[ContextCost]]:
@@ -265,6 +241,7 @@ def show_next(summary: Summary, console: Console) -> None:
     )
     console.print(
         f"\n[bold]Next[/]\n"
+        f"  receptance generate 'class ' -m {model}\n"
         f"  receptance info {model}\n"
         f"  receptance verify {model}\n"
         f"  receptance convert {model} {escape(str(summary.model_path.with_suffix('.safetensors')))}\n"

@@ -15,14 +15,14 @@ PACKAGE = ROOT / "receptance"
 # A module imports from lower rows only, and from its own package.
 ROWS = (
     {"errors", "replacing"},
-    {"config", "tokenizers", "devices"},
-    {"ops"},
+    {"config", "devices", "hub"},
+    {"ops", "tokenizers", "templates", "catalogue"},
     {"state"},
     {"models"},
     {"checkpoints", "quant", "runtime", "baselines"},
     {"generation", "plots", "describe", "official"},
     {"training", "engine", "language_model"},
-    {"finetuning", "evaluation", "interpret", "verify"},
+    {"finetuning", "evaluation", "interpret", "verify", "batch"},
     {"server", "quickstart"},
     {"cli"},
     {"__main__"},
@@ -42,7 +42,18 @@ ONLY = {
 }
 
 # What must load without PyTorch: nothing here imports it at the top, itself or through others.
-TORCH_FREE = ("__init__", "__main__", "config", "errors", "replacing", "tokenizers", "cli")
+TORCH_FREE = (
+    "__init__",
+    "__main__",
+    "catalogue",
+    "cli",
+    "config",
+    "errors",
+    "hub",
+    "replacing",
+    "templates",
+    "tokenizers",
+)
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
@@ -126,6 +137,7 @@ FOREIGN = {
     "ops": {"Config", "Module", "Parameter", "optim", "environ"},
     "models": {"Path", "open", "print", "optim", "environ", "logging", "distributed"},
     "tokenizers": {"torch"},
+    "templates": {"torch"},
 }
 
 
