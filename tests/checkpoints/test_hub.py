@@ -12,11 +12,13 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from receptance import CheckpointError
+from receptance import CheckpointError, catalogue
 from receptance.checkpoints import convert, find, load_model, open_checkpoint
 
 from .fake_hub import Hub, serving
 from .weights import CONFIGS, official_weights, same
+
+OLDER, NEWER = "rwkv7-g1j-0.4b-20260831-ctx16384.pth", "rwkv7-g1k-0.4b-20260930-ctx25600.pth"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,8 @@ def contents(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPath
         "user/several": {"small.pth": pth, "old/large.pth": pth, "README.md": b"Two."},
         "user/sharded": sharded | {"README.md": b"Parts.", "pytorch_model.bin": b"the same once more"},
         "user/nothing": {"README.md": b"Nothing."},
+        "BlinkDL/rwkv7-g1": {OLDER: pth, NEWER: pth, "README.md": b"G1."},
+        "BlinkDL/rwkv-4-pile-169m": {catalogue.KNOWN["rwkv4-pile-169m"].file: pth},
     }
 
 
@@ -96,6 +100,30 @@ def test_a_sharded_folder_without_its_copy_in_another_form(hub: Hub, weights: di
     assert len(asked) > 4 and "pytorch_model.bin" not in asked and "README.md" not in asked
 
 
+def test_a_known_name(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    known = catalogue.KNOWN["rwkv4-pile-169m"]
+    assert known.here() is None
+    assert find("rwkv4-pile-169m").name == known.file
+    assert capsys.readouterr().err.startswith(f"rwkv4-pile-169m: taking BlinkDL/rwkv-4-pile-169m:{known.file}\n")
+    assert known.here() == find(f"BlinkDL/rwkv-4-pile-169m:{known.file}")
+
+
+def test_of_a_known_name_the_newest_file_is_taken(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert find("RWKV7-g1-0.4b").name == NEWER and [file for file, _ in hub.asked] == [NEWER]
+    assert f"taking BlinkDL/rwkv7-g1:{NEWER}\n" in capsys.readouterr().err
+
+
+def test_a_local_file_hides_a_known_name(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rwkv4-pile-169m").write_bytes(b"mine")
+    monkeypatch.chdir(tmp_path)
+    assert find("rwkv4-pile-169m") == Path("rwkv4-pile-169m") and not hub.asked
+
+
+def test_a_misspelt_name_gets_a_suggestion(hub: Hub) -> None:
+    assert "did you mean rwkv7-g1-0.4b, a model that can be downloaded?" in refusal("rwkv7-g1-04b")
+    assert "`receptance models` lists" in refusal("llama")
+
+
 REFUSALS = {
     "user/nothing": "holds no checkpoint",
     "user/absent": "neither a local file nor a repository",
@@ -140,6 +168,23 @@ def test_without_a_connection_an_earlier_download_serves(name: str, hub: Hub, mo
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.asked.clear()
     assert find(name) == path and not hub.asked
+
+
+def test_without_a_connection_a_known_name_is_the_newest_that_is_here(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = find(f"BlinkDL/rwkv7-g1:{OLDER}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.asked.clear()
+    assert find("rwkv7-g1-0.4b") == older and not hub.asked
+
+
+def test_a_file_that_the_repository_no_longer_has_serves_from_an_earlier_download(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = find("user/several:small.pth")
+    monkeypatch.setitem(hub.repositories, "user/several", {"new.pth": b"new"})
+    assert find("user/several:small.pth") == path
 
 
 def test_without_a_connection_and_without_an_earlier_download(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
