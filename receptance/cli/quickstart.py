@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +18,6 @@ def quickstart(
 
     Nothing is downloaded. Ctrl-C ends the training early.
     """
-    # OpenMP reads this once, when PyTorch is loaded.  By default a thread that has finished its part spins for long
-    # until the others have; beside other programs it takes the core that they wait for, and training nearly stalls.
-    # To spin less (2000, or OMP_WAIT_POLICY=PASSIVE) makes a single token nearly twice as slow on a quiet machine.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     from ..quickstart import quickstart as run
 
     run(out, seconds=seconds)

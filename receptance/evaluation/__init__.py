@@ -1,5 +1,16 @@
-"""Measuring models: what a token costs after a long context."""
+"""Measuring models: what a token costs after a long context, and how well a text is foretold."""
 
 from .context_cost import ContextCost, cost_of_rwkv, cost_of_transformer, resident_bytes, step_seconds
+from .perplexity import Score, open_text, score, text_pieces
 
-__all__ = ["ContextCost", "cost_of_rwkv", "cost_of_transformer", "resident_bytes", "step_seconds"]
+__all__ = [
+    "ContextCost",
+    "Score",
+    "cost_of_rwkv",
+    "cost_of_transformer",
+    "open_text",
+    "resident_bytes",
+    "score",
+    "step_seconds",
+    "text_pieces",
+]
