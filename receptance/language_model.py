@@ -21,7 +21,7 @@ from .checkpoints import load_model, open_checkpoint, read_state_tensors
 from .config import Config
 from .devices import as_device, as_dtype, default_device, multiplies
 from .errors import InputError
-from .generation import PRESETS, Chat, Completion, Sampling, Stream, complete
+from .generation import PRESETS, Chat, Completion, Prompt, Sampling, Stream, complete
 from .models import RWKV
 from .state import State, is_saved_state
 from .templates import TEMPLATES, Template, open_template, template_for
@@ -64,6 +64,11 @@ class LanguageModel:
         """The form of a conversation, by the checkpoint's name; None where the name tells none."""
         return self.given_template or template_for(self.path.name) or template_for(self.name)
 
+    @property
+    def chat_template(self) -> Template:
+        """The template, and where none is known, plain User and Assistant."""
+        return self.template or TEMPLATES[USUAL_TEMPLATE]
+
     @overload
     def generate(self, prompt: str, max_tokens: int = ..., **options: Any) -> Completion: ...
 
@@ -100,20 +105,14 @@ class LanguageModel:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         chosen = replace(sampling or PRESETS["official"], **settings)
+        stops, tokenizer = _as_tuple(stop), self.known_tokenizer()
+        asked = [Prompt(text, chosen, max_tokens, stops, number) for number, text in enumerate(prompts, request)]
         completions: list[Completion] = []
-        for start in range(0, len(prompts), batch_size):
-            batch = prompts[start : start + batch_size]
+        for start in range(0, len(asked), batch_size):
+            rows = slice(start, start + batch_size)
+            before = state if state is None or state.num_rows == 1 else state.rows(rows)
             completions += complete(
-                self.model,
-                self._known_tokenizer(),
-                batch,
-                [chosen] * len(batch),
-                max_tokens=max_tokens,
-                stops=_as_tuple(stop),
-                num_logprobs=logprobs,
-                state=state if state is None or state.num_rows == 1 else state.rows(slice(start, start + batch_size)),
-                requests=range(request + start, request + start + len(batch)),
-                on_step=on_step,
+                self.model, tokenizer, asked[rows], num_logprobs=logprobs, state=before, on_step=on_step
             )
         return completions[0] if isinstance(prompt, str) else completions
 
@@ -129,20 +128,13 @@ class LanguageModel:
         **settings: Any,
     ) -> Stream:
         """The same for one prompt, as an iterator of pieces of text; its `completion` tells the rest afterwards."""
-        return Stream(
-            self.model,
-            self._known_tokenizer(),
-            prompt,
-            replace(sampling or PRESETS["official"], **settings),
-            max_tokens=max_tokens,
-            stops=_as_tuple(stop),
-            state=state,
-            request=request,
-        )
+        chosen = replace(sampling or PRESETS["official"], **settings)
+        asked = Prompt(prompt, chosen, max_tokens, _as_tuple(stop), request)
+        return Stream(self.model, self.known_tokenizer(), asked, state=state)
 
     def chat(self, **options: Any) -> Chat:
-        """A conversation; for the options see `Chat`.  Where no template is known, plain User and Assistant."""
-        return Chat(self.model, self._known_tokenizer(), self.template or TEMPLATES[USUAL_TEMPLATE], **options)
+        """A conversation; for the options see `Chat`."""
+        return Chat(self.model, self.known_tokenizer(), self.chat_template, **options)
 
     def load_state(self, path: str | Path) -> State:
         """A state of one or more rows: what `State.save` wrote, or a state-tuned file of the official trainers.
@@ -156,11 +148,12 @@ class LanguageModel:
         weight = self.model.emb.weight
         return state.to(weight.device, weight.dtype)
 
-    def _known_tokenizer(self) -> Tokenizer:
+    def known_tokenizer(self) -> Tokenizer:
+        """The tokenizer.  Raises InputError where none is known, and whatever `tokenizer` raises."""
         if self.tokenizer is None:
             raise InputError(
                 f"no tokenizer is known for {self.path} (a vocabulary of {self.config.vocab_size}); "
-                f"name one with tokenizer=, a file or world, pile or bytes"
+                f"name it with tokenizer= or --tokenizer: world, pile, bytes or a file"
             )
         return self.tokenizer
 

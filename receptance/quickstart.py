@@ -32,7 +32,7 @@ from .describe import readable_bytes
 from .devices import dtype_name
 from .errors import MissingExtraError
 from .evaluation import ContextCost, cost_of_rwkv, cost_of_transformer, resident_bytes
-from .generation import Sampling, Stream
+from .generation import Prompt, Sampling, Stream
 from .models import build, num_parameters
 from .tokenizers import ByteTokenizer
 from .training import ByteCorpus, LiveProgress, Outcome, Recipe, Schedule, Trainer, bits, mean_loss
@@ -183,8 +183,8 @@ def show_stream(model: Any, plan: Plan, console: Console) -> tuple[str, float]:
     console.print(f"\n[bold]2. Speaking as an RNN[/], after {escape(repr(PROMPT))}\n", highlight=False)
     text, start = PROMPT.lstrip(), time.perf_counter()
     write(console, text)
-    sampling = replace(SPEAKING, seed=plan.seed)
-    for piece in Stream(model, ByteTokenizer(), PROMPT, sampling, max_tokens=plan.spoken_bytes):
+    prompt = Prompt(PROMPT, replace(SPEAKING, seed=plan.seed), plan.spoken_bytes)
+    for piece in Stream(model, ByteTokenizer(), prompt):
         text += printable(piece)
         write(console, printable(piece))
     speed = plan.spoken_bytes / (time.perf_counter() - start)

@@ -1,22 +1,54 @@
-"""What several commands take: a model, and a dtype by name."""
+"""What several commands take: a model, how it is loaded, how tokens are chosen, where a text stops.
+
+Each name stands for one option, `None` unless it is given:
+
+    def generate(temperature: Temperature = None, stop: Stop = None) -> None: ...
+"""
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ..errors import CheckpointError
+import typer
+
+from ..errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     import torch
 
-MODEL_HELP = "A file, a folder, a hub id, or `repo:file`."
+    from ..generation import Sampling
+
+MODEL_HELP = "A file, a folder, a hub id, `repo:file`, or a name that `receptance models` lists."
+# What a newcomer is told to take: small enough for any machine, large enough to make sense.
+ADVISED_MODEL = "rwkv7-g1-0.4b"
+LARGEST_SEED = 2**63 - 1
+# Headings of the help pages.
+CHOOSING, LOADING = "How tokens are chosen", "How the model is loaded"
+ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
 def named(model: str | None) -> str | None:
     """The MODEL as given.  Raises CheckpointError for an empty one, which as a path would be the current folder."""
     if model is not None and not model.strip():
         raise CheckpointError("the name of the model is empty; give a file, a folder or a hub id")
+    return model
+
+
+def model_or_advice(model: str | None, command: str) -> str:
+    """The MODEL as given.  Raises InputError where none was, which says how to go on.
+
+    command    what to type before a model's name: "receptance chat", 'receptance generate "Once upon a time" -m'
+    """
+    if model is None:
+        raise InputError(
+            f"no model was named; take a small one with `{command} {ADVISED_MODEL}` (`receptance models` lists more), "
+            f"or train one in two minutes: `receptance quickstart`, then `{command} quickstart/model.pth`"
+        )
     return model
 
 
@@ -34,3 +66,134 @@ class Dtype(StrEnum):
 
         dtype: torch.dtype = getattr(torch, self.value)
         return dtype
+
+
+class Orders(StrEnum):
+    """What `--order` accepts."""
+
+    official = "official"
+    usual = "usual"
+
+
+def unescaped(stop: str) -> str:
+    r"""A stop as it was meant: \n is a line break, \t a tab, \\ a backslash; any other backslash is itself."""
+    return re.sub(r"\\[nt\\]", lambda found: ESCAPES[found[0]], stop)
+
+
+def _stops(stops: Sequence[str] | None) -> list[str] | None:
+    return None if stops is None else [unescaped(stop) for stop in stops]
+
+
+DtypeOption = Annotated[
+    Dtype | None, typer.Option("--dtype", rich_help_panel=LOADING, help="What to compute in; as stored if not given.")
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", rich_help_panel=LOADING, help="As cpu, cuda, cuda:1 or mps; chosen if not given."),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer", rich_help_panel=LOADING, help="world, pile, bytes or a file; the model's own if not given."
+    ),
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        rich_help_panel=LOADING,
+        help="world, raven, g1, flower, markdown or a Jinja file; the model's own if not given.",
+    ),
+]
+
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        rich_help_panel=CHOOSING,
+        help="official, greedy, creative, factual, g1-think, ...; what suits the model if not given.",
+    ),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", "-t", rich_help_panel=CHOOSING, help="0 takes the likeliest token always."),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option("--top-p", rich_help_panel=CHOOSING, help="Keep the likeliest tokens of this much probability."),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option("--top-k", rich_help_panel=CHOOSING, help="Keep this many of the likeliest tokens; 0: all."),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option("--min-p", rich_help_panel=CHOOSING, help="Drop tokens below this part of the largest probability."),
+]
+PresencePenalty = Annotated[
+    float | None,
+    typer.Option("--presence-penalty", rich_help_panel=CHOOSING, help="Taken off a token that has been chosen before."),
+]
+FrequencyPenalty = Annotated[
+    float | None,
+    typer.Option(
+        "--frequency-penalty", rich_help_panel=CHOOSING, help="Taken off a token for each time it was chosen."
+    ),
+]
+PenaltyDecay = Annotated[
+    float | None,
+    typer.Option("--penalty-decay", rich_help_panel=CHOOSING, help="What is left of those times after each token."),
+]
+Order = Annotated[
+    Orders | None,
+    typer.Option(
+        "--order",
+        rich_help_panel=CHOOSING,
+        help="The filters as the official runtime applies them, or the temperature first as most others do.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        min=0,
+        max=LARGEST_SEED,
+        rich_help_panel=CHOOSING,
+        help="The same seed gives the same text again; drawn if not given.",
+    ),
+]
+
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop",
+        callback=_stops,
+        help=r"A text that ends the answer, and may be given several times; \n is a line break, \ a backslash.",
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", "-n", min=1, help="The most tokens to generate: 256 for a text, 2048 for an answer."),
+]
+
+
+def sampling_of(preset: Sampling, **given: Any) -> Sampling:
+    """The preset with what was given in its place; None was not given.  Raises InputError where a value cannot be."""
+    return replace(preset, **settings_of(**given))
+
+
+def settings_of(**given: Any) -> dict[str, Any]:
+    """The options that were given, as fields of `Sampling`; None was not given."""
+    values = {name: value.value if isinstance(value, Orders) else value for name, value in given.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def preset_named(name: str) -> Sampling:
+    """A preset by its name.  Raises InputError for one that does not exist."""
+    from ..generation import PRESETS
+
+    if name not in PRESETS:
+        close = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose one of: {', '.join(PRESETS)}"
+        raise InputError(f"no preset is called {name!r}; {hint}")
+    return PRESETS[name]

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from ..errors import DataError, InputError
+from ..errors import DataError
 from .options import MODEL_HELP, DeviceOption, DtypeOption, TokenizerOption, named
 from .terminal import console
 
 if TYPE_CHECKING:
     from ..evaluation import Score
-    from ..language_model import LanguageModel
-    from ..tokenizers import Tokenizer
 
 STDIN = "-"
 
@@ -45,9 +43,10 @@ def score(
         # Opened first: that a text is missing is better known before a model is loaded.
         source = _stdin() if file == STDIN else stack.enter_context(open_text(file))
         lm = load(model, dtype=dtype.torch if dtype else None, device=device, tokenizer=tokenizer)
-        known = _tokenizer(lm, model)
         on_progress = stack.enter_context(_progress(_size(source)))
-        found = run(lm.model, known, text_pieces(source, "stdin" if file == STDIN else file), on_progress, piece)
+        found = run(
+            lm.model, lm.known_tokenizer(), text_pieces(source, "stdin" if file == STDIN else file), on_progress, piece
+        )
     if as_json:
         print(json.dumps(_values(found), indent=2))
     else:
@@ -59,12 +58,6 @@ def _stdin() -> BinaryIO:
     if sys.stdin is None:
         raise DataError("stdin is closed; give a file")
     return sys.stdin.buffer
-
-
-def _tokenizer(lm: LanguageModel, name: str) -> Tokenizer:
-    if lm.tokenizer is None:
-        raise InputError(f"no tokenizer is known for {name}; name it: --tokenizer world, pile, bytes or a file")
-    return lm.tokenizer
 
 
 def _size(source: BinaryIO) -> int | None:

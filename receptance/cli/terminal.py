@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 # More than any line has: into a file or a pipe nothing is wrapped.
 UNLIMITED = 100_000
+# What a terminal takes as an order (but line break and tab), and the marks that turn the direction of writing around.
+ORDERS = {*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {9, 10}
+# The "\r" of a line break of other systems says nothing more.
+HARMLESS = {**dict.fromkeys(ORDERS, "\ufffd"), ord("\r"): None}
 
 
 def prepare_streams() -> None:
@@ -34,6 +38,11 @@ def prepare_streams() -> None:
 def printable(text: str) -> str:
     """`text` on one line and without control characters, which names in a file may hold."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
+
+
+def harmless(text: str) -> str:
+    """A text of many lines, or a piece of one, without what a terminal would obey: for what a model wrote."""
+    return text.translate(HARMLESS)
 
 
 def console() -> Console:

@@ -1,7 +1,7 @@
 """Text in, text out: many prompts as one batch, or one prompt whose text streams.
 
-    [first, second] = complete(model, tokenizer, ["def f(", "class "], max_tokens=50)
-    for piece in stream(model, tokenizer, "def f("):
+    [first, second] = complete(model, tokenizer, [Prompt("def f("), Prompt("class ", max_tokens=50)])
+    for piece in Stream(model, tokenizer, Prompt("def f(")):
         print(piece, end="", flush=True)
 
 A row of a batch is what it would be alone: its noise comes from its seed, its request's number and the position.
@@ -18,6 +18,22 @@ from ..tokenizers import Tokenizer
 from .continuation import Continuation
 from .decoding import Decoding
 from .sampling import Choice, Sampling, uncounted_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text to be continued, and how.
+
+    max_tokens  the most that are chosen
+    stops       texts that end it and do not belong to it
+    request     with the seed it decides the noise
+    """
+
+    text: str
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int = 256
+    stops: tuple[str, ...] = ()
+    request: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,28 +84,23 @@ def prompt_tokens(tokenizer: Tokenizer, text: str, state: State | None = None) -
 def complete(
     model: RWKV,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
-    settings: Sequence[Sampling],
+    prompts: Sequence[Prompt],
     *,
-    max_tokens: int = 256,
-    stops: Sequence[str] = (),
     num_logprobs: int | None = None,
     state: State | None = None,
-    requests: Sequence[int] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> list[Completion]:
-    """Continue every prompt, all as one batch; `settings` [B] and `requests` [B] (0, 1, ... if None) are the rows'.
+    """Continue every prompt, all as one batch.
 
-    state           what was read before the prompts, one row for all or one for each
     num_logprobs    None: no logprobs; else how many likeliest tokens beside the chosen one's
+    state           what was read before the prompts, one row for all or one for each
     on_step         is called with the number of rows that got a token
 
     Raises InputError for settings or prompts that cannot be served, StateError for another model's state.
     """
-    tokens = [prompt_tokens(tokenizer, prompt, state) for prompt in prompts]
-    rows = [Continuation(tokenizer, stops, max_tokens) for _ in prompts]
+    rows = [Continuation(tokenizer, prompt.stops, prompt.max_tokens) for prompt in prompts]
     logprobs: list[list[TokenLogprob]] = [[] for _ in prompts]
-    decoding = Decoding(model, tokens, settings, requests, state, uncounted_tokens(tokenizer))
+    tokens, decoding = _begin(model, tokenizer, prompts, state)
     seeds = list(decoding.sampler.seeds)
     while decoding.rows:
         choice = decoding.step(num_logprobs or 0)
@@ -101,9 +112,18 @@ def complete(
             on_step(len(decoding.rows))
         decoding.keep([place for place, row in enumerate(decoding.rows) if rows[row].finish_reason is None])
     return [
-        Completion(row.text, row.finish_reason or "", tuple(row.tokens), len(prompt), seed, tuple(known))
-        for row, prompt, seed, known in zip(rows, tokens, seeds, logprobs, strict=True)
+        Completion(row.text, row.finish_reason or "", tuple(row.tokens), len(read), seed, tuple(known))
+        for row, read, seed, known in zip(rows, tokens, seeds, logprobs, strict=True)
     ]
+
+
+def _begin(
+    model: RWKV, tokenizer: Tokenizer, prompts: Sequence[Prompt], state: State | None
+) -> tuple[list[list[int]], Decoding]:
+    """The prompts' tokens, and their decoding."""
+    tokens = [prompt_tokens(tokenizer, prompt.text, state) for prompt in prompts]
+    settings, requests = [prompt.sampling for prompt in prompts], [prompt.request for prompt in prompts]
+    return tokens, Decoding(model, tokens, settings, requests, state, uncounted_tokens(tokenizer))
 
 
 class Stream:
@@ -116,18 +136,13 @@ class Stream:
         self,
         model: RWKV,
         tokenizer: Tokenizer,
-        prompt: str,
-        sampling: Sampling,
+        prompt: Prompt,
         *,
-        max_tokens: int = 256,
-        stops: Sequence[str] = (),
         state: State | None = None,
-        request: int = 0,
     ) -> None:
         """Reads the prompt.  Raises what `complete` raises."""
-        self._row = Continuation(tokenizer, stops, max_tokens)
-        tokens = prompt_tokens(tokenizer, prompt, state)
-        self._decoding = Decoding(model, [tokens], [sampling], [request], state, uncounted_tokens(tokenizer))
+        self._row = Continuation(tokenizer, prompt.stops, prompt.max_tokens)
+        [tokens], self._decoding = _begin(model, tokenizer, [prompt], state)
         self._num_prompt_tokens = len(tokens)
 
     def __iter__(self) -> Iterator[str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from receptance import InputError
-from receptance.generation import Completion, Continuation, Sampling, Stream, complete
+from receptance.generation import Completion, Continuation, Prompt, Sampling, Stream, complete
 from receptance.tokenizers import ByteTokenizer, WorldTokenizer
 
 from ..models.cases import used
@@ -22,7 +22,7 @@ WARM = Sampling(temperature=1.3, seed=3)
 def said(text: str, **options: object) -> Completion:
     """The completion of a model that says `text` and then ends."""
     model = scripted(small(), [*text.encode(), 0])
-    [completion] = complete(model, BYTES, ["x"], [GREEDY], **options)  # type: ignore[arg-type]
+    [completion] = complete(model, BYTES, [Prompt("x", GREEDY, **options)])  # type: ignore[arg-type]
     return completion
 
 
@@ -38,16 +38,16 @@ def test_a_limit_ends_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stops", "text"), [(["\n\nUser:"], "Hi."), (["\nUser:", "zzz"], "Hi.\n"), (["\n\nUser:", "User:"], "Hi.")]
+    ("stops", "text"), [(("\n\nUser:",), "Hi."), (("\nUser:", "zzz"), "Hi.\n"), (("\n\nUser:", "User:"), "Hi.")]
 )
-def test_a_stop_is_found_across_tokens(stops: list[str], text: str) -> None:
+def test_a_stop_is_found_across_tokens(stops: tuple[str, ...], text: str) -> None:
     completion = said("Hi.\n\nUser: and then", stops=stops)
     assert (completion.text, completion.finish_reason) == (text, "stop")
 
 
 def test_what_only_looks_like_a_stop_is_text() -> None:
-    assert said("a\n\nUsers", stops=["\n\nUser:"]).text == "a\n\nUsers"
-    assert said("a\n\nUse", stops=["\n\nUser:"]).text == "a\n\nUse"
+    assert said("a\n\nUsers", stops=("\n\nUser:",)).text == "a\n\nUsers"
+    assert said("a\n\nUse", stops=("\n\nUser:",)).text == "a\n\nUse"
 
 
 def test_half_a_character_at_the_limit() -> None:
@@ -59,20 +59,20 @@ def test_a_stop_inside_a_token() -> None:
     world = WorldTokenizer()
     model = scripted(small(vocab_size=65536, dtype=torch.float32), [*world.encode("好。\n\nUser"), 0])
     assert 28329 in world.encode("好。\n\nUser")
-    [completion] = complete(model, world, ["x"], [GREEDY], stops=["\n\n"])
+    [completion] = complete(model, world, [Prompt("x", GREEDY, stops=("\n\n",))])
     assert (completion.text, completion.finish_reason) == ("好。", "stop")
 
 
 def test_a_stream_is_the_completion_in_pieces() -> None:
     model = small()
-    [completion] = complete(model, BYTES, ["abc"], [WARM], max_tokens=60)
-    stream = Stream(model, BYTES, "abc", WARM, max_tokens=60)
+    [completion] = complete(model, BYTES, [Prompt("abc", WARM, 60)])
+    stream = Stream(model, BYTES, Prompt("abc", WARM, 60))
     assert "".join(stream) == completion.text
     assert stream.completion == completion
 
 
 def test_a_stream_that_is_closed() -> None:
-    stream = Stream(small(), BYTES, "abc", WARM, max_tokens=60)
+    stream = Stream(small(), BYTES, Prompt("abc", WARM, 60))
     piece = next(stream)
     stream.close()
     assert list(stream) == []
@@ -81,16 +81,16 @@ def test_a_stream_that_is_closed() -> None:
 
 def test_the_seed_that_was_drawn_gives_it_again() -> None:
     model = small()
-    [first] = complete(model, BYTES, ["abc"], [Sampling(temperature=1.5)], max_tokens=30)
-    [again] = complete(model, BYTES, ["abc"], [Sampling(temperature=1.5, seed=first.seed)], max_tokens=30)
+    [first] = complete(model, BYTES, [Prompt("abc", Sampling(temperature=1.5), 30)])
+    [again] = complete(model, BYTES, [Prompt("abc", Sampling(temperature=1.5, seed=first.seed), 30)])
     assert first == again
-    [other] = complete(model, BYTES, ["abc"], [Sampling(temperature=1.5, seed=first.seed + 1)], max_tokens=30)
+    [other] = complete(model, BYTES, [Prompt("abc", Sampling(temperature=1.5, seed=first.seed + 1), 30)])
     assert other.tokens != first.tokens
 
 
 def test_logprobs_are_the_models_own() -> None:
     model = small()
-    [completion] = complete(model, BYTES, ["abc"], [WARM], max_tokens=12, num_logprobs=3)
+    [completion] = complete(model, BYTES, [Prompt("abc", WARM, 12)], num_logprobs=3)
     tokens = [0, *b"abc", *completion.tokens]
     logits, _ = model(torch.tensor([tokens]))
     own = torch.log_softmax(logits[0].float(), -1)
@@ -104,11 +104,11 @@ def test_logprobs_are_the_models_own() -> None:
 
 def test_settings_and_states_are_the_rows_own() -> None:
     model = small()
-    warm, cold = complete(model, BYTES, ["abc", "abc"], [WARM, GREEDY], max_tokens=20)
-    assert [warm] == complete(model, BYTES, ["abc"], [WARM], max_tokens=20)
-    assert cold.tokens == complete(model, BYTES, ["abc"], [GREEDY], max_tokens=20)[0].tokens
+    warm, cold = complete(model, BYTES, [Prompt("abc", WARM, 20), Prompt("abc", GREEDY, 30)])
+    assert [warm] == complete(model, BYTES, [Prompt("abc", WARM, 20)])
+    assert cold.tokens == complete(model, BYTES, [Prompt("abc", GREEDY, 30)])[0].tokens
     state = used(model, 1)
-    [after] = complete(model, BYTES, ["abc"], [GREEDY], max_tokens=20, state=state)
+    [after] = complete(model, BYTES, [Prompt("abc", GREEDY, 30)], state=state)
     assert after.tokens != cold.tokens and after.num_prompt_tokens == 3
 
 
@@ -120,10 +120,10 @@ def test_an_empty_stop_is_refused(stops: list[str]) -> None:
 
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(InputError, match="max_tokens"):
-        complete(small(), BYTES, ["a"], [GREEDY], max_tokens=0)
+        complete(small(), BYTES, [Prompt("a", max_tokens=0)])
 
 
 def test_progress_is_told() -> None:
     counts: list[int] = []
-    complete(small(), BYTES, ["a", "b"], [WARM, WARM], max_tokens=4, on_step=counts.append)
+    complete(small(), BYTES, [Prompt("a", WARM, 4), Prompt("b", WARM, 4)], on_step=counts.append)
     assert sum(counts) <= 8 and counts[0] == 2
