@@ -5,6 +5,7 @@ Nothing here imports PyTorch until a command runs, so that `receptance --help` a
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -12,10 +13,14 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .chat import chat
 from .convert import convert
+from .generate import generate
 from .guard import DEBUG, Guarded, debug_by_environment, finish, one_sentence
 from .info import info
+from .models import models
 from .quickstart import quickstart
+from .score import score
 from .terminal import prepare_streams
 from .verify import verify
 
@@ -32,6 +37,10 @@ app = typer.Typer(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "quickstart": quickstart,
+    "generate": generate,
+    "chat": chat,
+    "score": score,
+    "models": models,
     "info": info,
     "convert": convert,
     "verify": verify,
@@ -61,6 +70,10 @@ def _receptance(
 
 def main() -> None:
     """Run the command that sys.argv names, and exit."""
+    # OpenMP reads this once, when PyTorch is loaded.  By default a thread that has finished its part spins for long
+    # until the others have; beside other programs it takes the core that they wait for, and all work nearly stalls.
+    # To spin less (2000, or OMP_WAIT_POLICY=PASSIVE) makes a single token nearly twice as slow on a quiet machine.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     prepare_streams()
     try:
         # The commands are guarded already; this is for what `--help` and `--version` print.

@@ -1,0 +1,198 @@
+"""`receptance chat MODEL`: a conversation in the terminal, or line by line through pipes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError, ReceptanceError
+from .chat_commands import MARK, answer, perform, tell_loaded
+from .chat_screen import Interrupts, PipeScreen, Screen, TerminalScreen, leave_on_signals, unechoed
+from .chat_session import Session
+from .guard import sentence
+from .options import (
+    MODEL_HELP,
+    DeviceOption,
+    DtypeOption,
+    FrequencyPenalty,
+    MaxTokens,
+    MinP,
+    Order,
+    PenaltyDecay,
+    PresencePenalty,
+    Preset,
+    Seed,
+    Stop,
+    Temperature,
+    TemplateOption,
+    TokenizerOption,
+    TopK,
+    TopP,
+    model_or_advice,
+    named,
+    preset_named,
+    settings_of,
+)
+from .terminal import printable
+
+if TYPE_CHECKING:
+    from ..generation import Chat, Sampling
+    from ..language_model import LanguageModel
+
+
+def chat(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, callback=named)] = None,
+    system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
+    think: Annotated[
+        str | None, typer.Option(help="off, fast, on, a bit, some or a lot, where the template has it.")
+    ] = None,
+    state: Annotated[str | None, typer.Option(metavar="FILE", help="A tuned or saved state to start from.")] = None,
+    load: Annotated[str | None, typer.Option(metavar="FILE", help="A conversation that /save wrote.")] = None,
+    template: TemplateOption = None,
+    tokenizer: TokenizerOption = None,
+    max_tokens: MaxTokens = None,
+    stop: Stop = None,
+    preset: Preset = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    penalty_decay: PenaltyDecay = None,
+    order: Order = None,
+    seed: Seed = None,
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Talk with a model. Ctrl-C stops an answer, /help lists the commands, Ctrl-D leaves.
+
+    Without a terminal, every line of the input is a message or a command; answers go to stdout, all else to stderr.
+    """
+    wanted = model_or_advice(model, "receptance chat")
+    changes = settings_of(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        penalty_decay=penalty_decay,
+        order=order,
+    )
+    options = {"system": system, "think": think, "max_tokens": max_tokens, "stops": stop}
+    chosen = _preset(preset, changes)
+    leave_on_signals()
+    with _loading(wanted):
+        from ..language_model import load as load_model
+
+        kind = dtype.torch if dtype else None
+        lm = load_model(wanted, kind, device, tokenizer=tokenizer, template=template)
+        session = Session(_chat(lm, wanted, state, options), changes, chosen)
+        if load is not None:
+            session.load(load)
+            session.take_over(system, think)
+        if seed is not None:
+            session.chat.seed = seed
+    screen = _screen(session)
+    screen.say(_header(lm, session))
+    if load is not None:
+        tell_loaded(session, screen)
+    converse(session, screen)
+
+
+def converse(session: Session, screen: Screen) -> None:
+    """Answer and obey until the end of the input."""
+    while not session.ended:
+        try:
+            line = screen.read()
+        except KeyboardInterrupt:
+            screen.say("Ctrl-D or /exit leaves")
+            continue
+        if line is None:
+            return
+        try:
+            _take(line, session, screen)
+        except ReceptanceError as error:
+            screen.complain(sentence(error))
+
+
+def _take(line: str, session: Session, screen: Screen) -> None:
+    if not line.strip():
+        return
+    if line.startswith(MARK) and not line.startswith(MARK * 2):
+        perform(line, session, screen)
+    else:
+        answer(session, screen, session.stream(line[1:] if line.startswith(MARK) else line))
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _preset(name: str | None, changes: dict[str, Any]) -> Sampling | None:
+    """The preset of this name; None: what suits.  Checks the changes too, for a model takes long to load."""
+    from ..generation import Sampling
+
+    Sampling(**changes)
+    return None if name is None else preset_named(name)
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Tell what we wait for, on stderr.  A download shows its own progress, which a moving line would disturb."""
+    from rich.console import Console
+
+    screen, words = Console(stderr=True), f"loading {printable(name)}"
+    if not _is_terminal():
+        yield
+    elif Path(name).exists():
+        with unechoed(), screen.status(words):
+            yield
+    else:
+        screen.out(words, highlight=False)
+        yield
+
+
+def _chat(lm: LanguageModel, name: str, state: str | None, options: dict[str, Any]) -> Chat:
+    if lm.tokenizer is None:
+        raise InputError(f"no tokenizer is known for {name}; name it: --tokenizer world, pile, bytes or a file")
+    options = {name: value for name, value in options.items() if value is not None}
+    if state is not None:
+        start = lm.load_state(state)
+        if start.num_rows != 1:
+            raise InputError(f"{state} holds {start.num_rows} states; a conversation starts from one")
+        options["state"] = start
+    return lm.chat(**options)
+
+
+def _screen(session: Session) -> Screen:
+    if not _is_terminal():
+        if sys.stdin is not None:
+            # So that wrong bytes are met where a message is read, and told in a sentence.
+            sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+        return PipeScreen()
+    from .chat_prompt import Prompt
+
+    interrupts = Interrupts()
+    interrupts.install()
+    return TerminalScreen(Prompt(session).read, interrupts)
+
+
+def _header(lm: LanguageModel, session: Session) -> str:
+    """What we talk with, in which form, and how to get help."""
+    from ..devices import dtype_name
+
+    weight = lm.model.emb.weight
+    template = session.chat.template.name
+    if lm.template is None:
+        template += " (a guess, for the model's name tells none; --template names another)"
+    return (
+        f"{printable(lm.name)}: RWKV-{lm.config.version}, {dtype_name(weight.dtype)} on {weight.device}\n"
+        f"template {template}, think {session.chat.think}; /help lists the commands"
+    )
