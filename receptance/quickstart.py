@@ -30,6 +30,7 @@ from .baselines import Transformer
 from .config import Config
 from .describe import readable_bytes
 from .devices import dtype_name
+from .display import write
 from .errors import MissingExtraError
 from .evaluation import ContextCost, cost_of_rwkv, cost_of_transformer, resident_bytes
 from .generation import Prompt, Sampling, Stream
@@ -185,8 +186,8 @@ def show_stream(model: Any, plan: Plan, console: Console) -> tuple[str, float]:
     write(console, text)
     prompt = Prompt(PROMPT, replace(SPEAKING, seed=plan.seed), plan.spoken_bytes)
     for piece in Stream(model, ByteTokenizer(), prompt):
-        text += printable(piece)
-        write(console, printable(piece))
+        text += piece
+        write(console, piece)
     speed = plan.spoken_bytes / (time.perf_counter() - start)
     console.print(
         f"\n\n[dim]{speed:,.0f} tokens/s; the whole memory of the past is a state of "
@@ -263,13 +264,3 @@ def print_table(console: Console, title: str, header: Sequence[str], rows: Itera
         table.add_row(*row)
     console.print()
     console.print(table, highlight=False)
-
-
-def write(console: Console, text: str) -> None:
-    """Text as it is, at once and without a line end."""
-    console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """Without control characters, which could play tricks on a terminal."""
-    return "".join(letter if letter in "\n\t" or letter.isprintable() else "\ufffd" for letter in text)

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "receptance"
 
 # A module imports from lower rows only, and from its own package.
 ROWS = (
-    {"errors", "replacing"},
+    {"display", "errors", "replacing"},
     {"config", "devices", "hub"},
     {"ops", "tokenizers", "templates", "catalogue"},
     {"state"},
@@ -48,6 +48,7 @@ TORCH_FREE = (
     "catalogue",
     "cli",
     "config",
+    "display",
     "errors",
     "hub",
     "replacing",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..display import printable
 from ..errors import InputError, ReceptanceError
 from .chat_commands import MARK, answer, perform, tell_loaded
 from .chat_screen import Interrupts, PipeScreen, Screen, TerminalScreen, leave_on_signals, unechoed
@@ -38,7 +36,7 @@ from .options import (
     preset_named,
     settings_of,
 )
-from .terminal import printable
+from .terminal import loading
 
 if TYPE_CHECKING:
     from ..generation import Chat, Sampling
@@ -88,12 +86,12 @@ def chat(
     options = {"system": system, "think": think, "max_tokens": max_tokens, "stops": stop}
     chosen = _preset(preset, changes)
     leave_on_signals()
-    with _loading(wanted):
+    with unechoed(), loading(wanted):
         from ..language_model import load as load_model
 
         kind = dtype.torch if dtype else None
         lm = load_model(wanted, kind, device, tokenizer=tokenizer, template=template)
-        session = Session(_chat(lm, wanted, state, options), changes, chosen)
+        session = Session(_chat(lm, state, options), changes, chosen)
         if load is not None:
             session.load(load)
             session.take_over(system, think)
@@ -143,25 +141,7 @@ def _preset(name: str | None, changes: dict[str, Any]) -> Sampling | None:
     return None if name is None else preset_named(name)
 
 
-@contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Tell what we wait for, on stderr.  A download shows its own progress, which a moving line would disturb."""
-    from rich.console import Console
-
-    screen, words = Console(stderr=True), f"loading {printable(name)}"
-    if not _is_terminal():
-        yield
-    elif Path(name).exists():
-        with unechoed(), screen.status(words):
-            yield
-    else:
-        screen.out(words, highlight=False)
-        yield
-
-
-def _chat(lm: LanguageModel, name: str, state: str | None, options: dict[str, Any]) -> Chat:
-    if lm.tokenizer is None:
-        raise InputError(f"no tokenizer is known for {name}; name it: --tokenizer world, pile, bytes or a file")
+def _chat(lm: LanguageModel, state: str | None, options: dict[str, Any]) -> Chat:
     options = {name: value for name, value in options.items() if value is not None}
     if state is not None:
         start = lm.load_state(state)

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
-from .terminal import harmless
+from ..display import harmless, write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -170,12 +170,7 @@ class TerminalScreen:
         self._console.print(Text(harmless(text), style="" if self._is_plain else style))
 
     def _write(self, text: str, style: str = "") -> None:
-        from rich.segment import Segment, Segments
-        from rich.style import Style
-
-        # As segments, because everything else that rich prints has its tabs made into spaces.
-        segment = Segment(harmless(text), None if self._is_plain or not style else Style.parse(style))
-        self._console.print(Segments([segment]), end="", crop=False)
+        write(self._console, text, "" if self._is_plain else style)
 
 
 def is_plain(console: Console) -> bool:
@@ -188,11 +183,13 @@ def unechoed() -> Iterator[None]:
     """What is typed in the meantime does not show up, and waits for the next prompt as it was typed."""
     try:
         import termios
-
-        settings = termios.tcgetattr(sys.stdin)
-    except (ImportError, OSError, termios.error):
+    except ImportError:  # as under Windows
         yield
         return
+    if sys.stdin is None or not sys.stdin.isatty():
+        yield
+        return
+    settings = termios.tcgetattr(sys.stdin)
     quiet = [*settings]
     # Otherwise the terminal would hold a line back and make a Ctrl-J of its Enter.
     quiet[0] &= ~termios.ICRNL

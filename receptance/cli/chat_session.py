@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..display import printable
 from ..errors import InputError
-from .terminal import printable
 
 if TYPE_CHECKING:
     from ..generation import Chat, Sampling

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from ..display import harmless, write
 from .guard import STOPPED
 from .options import Dtype, preset_named, sampling_of
-from .terminal import console, harmless
+from .terminal import console, loading
 
 if TYPE_CHECKING:
     from ..batch import Request
@@ -54,7 +54,7 @@ class Wish:
         from ..language_model import load
 
         sampling_of(self.sampling or Sampling(), **self.settings)
-        with _waiting(self.model):
+        with loading(self.model):
             lm = load(
                 self.model,
                 dtype=self.dtype.torch if self.dtype else None,
@@ -144,9 +144,8 @@ class Page:
         after_thought = self._last == "thought" and kind == "answer"
         self._last = kind
         if self._screen is not None:
-            if after_thought:
-                self._screen.out("\n")  # and an empty line
-            self._screen.out(harmless(text), style=None if kind == "answer" else "dim", end="", highlight=False)
+            write(self._screen, ("\n\n" if after_thought else ""))
+            write(self._screen, text, "" if kind == "answer" else "dim")
         elif kind == "answer":
             if after_thought:
                 print(file=sys.stderr)
@@ -211,16 +210,3 @@ def _values(lm: LanguageModel, completion: Completion, opening: str | None, seco
 
 def _speed(num_tokens: int, seconds: float) -> float:
     return num_tokens / seconds if seconds > 0 else 0.0
-
-
-@contextmanager
-def _waiting(model: str) -> Iterator[None]:
-    """A sign of life while a model is loaded; downloads have bars of their own, which it would disturb."""
-    from rich.console import Console
-
-    screen = Console(stderr=True)
-    if screen.is_terminal and Path(model).exists():
-        with screen.status("loading"):
-            yield
-    else:
-        yield

@@ -17,8 +17,8 @@ from typing import Any
 
 import typer.core
 
+from ..display import printable
 from ..errors import ReceptanceError
-from .terminal import printable
 
 WRONG_INPUT, STOPPED, READER_GONE = 2, 130, 1
 DEBUG = "RECEPTANCE_DEBUG"

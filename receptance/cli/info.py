@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..display import printable
 from .options import MODEL_HELP, named
-from .terminal import console, printable
+from .terminal import console
 
 if TYPE_CHECKING:
     from rich.console import Console

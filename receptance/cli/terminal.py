@@ -1,4 +1,4 @@
-"""What goes between us and the terminal: text that plays no tricks on it, tables that fit it, streams that can be used.
+"""What goes between us and the terminal: tables that fit it, streams that can be used, signs of life.
 
 Nothing here loads rich until a console is asked for.
 """
@@ -8,17 +8,18 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..display import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 # More than any line has: into a file or a pipe nothing is wrapped.
 UNLIMITED = 100_000
-# What a terminal takes as an order (but line break and tab), and the marks that turn the direction of writing around.
-ORDERS = {*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {9, 10}
-# The "\r" of a line break of other systems says nothing more.
-HARMLESS = {**dict.fromkeys(ORDERS, "\ufffd"), ord("\r"): None}
 
 
 def prepare_streams() -> None:
@@ -35,18 +36,24 @@ def prepare_streams() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
-def printable(text: str) -> str:
-    """`text` on one line and without control characters, which names in a file may hold."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
-
-
-def harmless(text: str) -> str:
-    """A text of many lines, or a piece of one, without what a terminal would obey: for what a model wrote."""
-    return text.translate(HARMLESS)
-
-
 def console() -> Console:
     """A console on stdout, as wide as the terminal, or as wide as it takes where there is none."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=UNLIMITED)
+
+
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """A sign of life on stderr while a model is loaded; a download has bars of its own, which it would disturb."""
+    from rich.console import Console
+
+    screen, words = Console(stderr=True), f"loading {printable(model)}"
+    if not screen.is_terminal:
+        yield
+    elif Path(model).exists():
+        with screen.status(words):
+            yield
+    else:
+        screen.out(words, highlight=False)
+        yield

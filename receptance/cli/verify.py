@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..display import printable
 from .options import MODEL_HELP, Dtype, named
-from .terminal import console, printable
+from .terminal import console
 
 if TYPE_CHECKING:
     from rich.table import Table

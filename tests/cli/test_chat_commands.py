@@ -17,7 +17,7 @@ from receptance.cli.chat import converse
 from receptance.cli.chat_commands import COMMANDS
 from receptance.cli.chat_screen import Interrupts, TerminalScreen
 from receptance.cli.chat_session import SETTINGS, Session, excerpt
-from receptance.cli.terminal import harmless
+from receptance.display import harmless
 from receptance.errors import InputError
 from receptance.generation import PRESETS, Chat
 from receptance.templates import TEMPLATES, Piece

@@ -40,14 +40,15 @@ def forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 IMPORTING = """
 import os, sys
-from receptance.cli.quickstart import quickstart
+from receptance.cli import main
 assert "torch" not in sys.modules
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
             sys.exit("GOMP_SPINCOUNT is " + os.environ.get("GOMP_SPINCOUNT", "unset"))
 sys.meta_path.insert(0, Watch())
-quickstart()
+sys.argv = ["receptance", "quickstart"]
+main()
 """
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from receptance.cli.guard import sentence
-from receptance.cli.terminal import printable
+from receptance.display import printable
 from receptance.errors import CheckpointError
 
 Write = Callable[[str], Path]
