@@ -9,19 +9,21 @@ logits, state = lm.model(tokens)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypedDict, Unpack, overload
 
 import torch
 
 from .checkpoints import load_model, open_checkpoint, read_state_tensors
 from .config import Config
 from .devices import as_device, as_dtype, default_device, multiplies
-from .errors import InputError
+from .errors import InputError, StateError
 from .generation import PRESETS, Chat, Completion, Prompt, Sampling, Stream, complete
+from .generation.continuation import as_stops
+from .generation.settings import Order
 from .models import RWKV
 from .state import State, is_saved_state
 from .templates import TEMPLATES, Template, open_template, template_for
@@ -29,6 +31,34 @@ from .tokenizers import Tokenizer, open_tokenizer, tokenizer_for
 
 # What a conversation is led in where nothing tells: plain `User: ` and `Assistant: `, which most RWKV models have seen.
 USUAL_TEMPLATE = "g1"
+
+
+class Settings(TypedDict, total=False):
+    """The fields of `Sampling`, each of which may be given by itself."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    penalty_decay: float
+    order: Order
+    logit_bias: Mapping[int, float]
+    banned: tuple[int, ...]
+    seed: int | None
+
+
+class GenerateOptions(Settings, total=False):
+    """What `LanguageModel.generate` takes besides prompts and their length."""
+
+    sampling: Sampling | None
+    stop: str | Sequence[str]
+    logprobs: int | None
+    state: State | None
+    request: int
+    batch_size: int
+    on_step: Callable[[int], None] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +100,16 @@ class LanguageModel:
         return self.template or TEMPLATES[USUAL_TEMPLATE]
 
     @overload
-    def generate(self, prompt: str, max_tokens: int = ..., **options: Any) -> Completion: ...
+    def generate(self, prompt: str, max_tokens: int = ..., **options: Unpack[GenerateOptions]) -> Completion: ...
 
     @overload
-    def generate(self, prompt: Sequence[str], max_tokens: int = ..., **options: Any) -> list[Completion]: ...
+    def generate(
+        self, prompt: list[str] | tuple[str, ...], max_tokens: int = ..., **options: Unpack[GenerateOptions]
+    ) -> list[Completion]: ...
 
     def generate(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | list[str] | tuple[str, ...],
         max_tokens: int = 256,
         *,
         sampling: Sampling | None = None,
@@ -87,7 +119,7 @@ class LanguageModel:
         request: int = 0,
         batch_size: int = 16,
         on_step: Callable[[int], None] | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Completion | list[Completion]:
         """What follows a prompt, or each of several, which are computed as batches of at most `batch_size`.
 
@@ -104,8 +136,10 @@ class LanguageModel:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        if state is not None and state.num_rows not in (1, len(prompts)):
+            raise StateError(f"a state of {state.num_rows} rows is neither for one prompt nor for all {len(prompts)}")
         chosen = replace(sampling or PRESETS["official"], **settings)
-        stops, tokenizer = _as_tuple(stop), self.known_tokenizer()
+        stops, tokenizer = as_stops(stop), self.known_tokenizer()
         asked = [Prompt(text, chosen, max_tokens, stops, number) for number, text in enumerate(prompts, request)]
         completions: list[Completion] = []
         for start in range(0, len(asked), batch_size):
@@ -125,11 +159,11 @@ class LanguageModel:
         stop: str | Sequence[str] = (),
         state: State | None = None,
         request: int = 0,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Stream:
         """The same for one prompt, as an iterator of pieces of text; its `completion` tells the rest afterwards."""
         chosen = replace(sampling or PRESETS["official"], **settings)
-        asked = Prompt(prompt, chosen, max_tokens, _as_tuple(stop), request)
+        asked = Prompt(prompt, chosen, max_tokens, as_stops(stop), request)
         return Stream(self.model, self.known_tokenizer(), asked, state=state)
 
     def chat(self, **options: Any) -> Chat:
@@ -194,7 +228,3 @@ def load(
     dtype = as_dtype(dtype)
     model = load_model(checkpoint, dtype=dtype, device=device, mmap=mmap, **overrides)
     return LanguageModel(model.eval(), checkpoint.path, str(path_or_name), tokenizer, template)
-
-
-def _as_tuple(stop: str | Sequence[str]) -> tuple[str, ...]:
-    return (stop,) if isinstance(stop, str) else tuple(stop)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
 import receptance
-from receptance import CheckpointError, InputError, devices
+from receptance import CheckpointError, InputError, StateError, devices
 from receptance.checkpoints import save_checkpoint
+from receptance.language_model import GenerateOptions, Settings
 
 from .models.cases import noisy
 
@@ -156,3 +159,13 @@ def test_a_state_can_be_gone_on_from(tmp_path: Path) -> None:
     assert [completion.tokens for completion in after] == [
         lm.generate(f"a long story: {letter}", **settings).tokens for letter in "xy"
     ]
+    with pytest.raises(StateError, match="5 rows"):
+        lm.generate(["x", "y"], state=state.rows([0] * 5), batch_size=2)
+
+
+def test_the_settings_that_may_be_given_one_by_one_are_all() -> None:
+    assert set(Settings.__annotations__) == {field.name for field in fields(receptance.Sampling)}
+    options = {"sampling", "stop", "logprobs", "state", "request", "batch_size", "on_step"}
+    parameters = set(inspect.signature(receptance.LanguageModel.generate).parameters)
+    assert options == set(GenerateOptions.__annotations__) - set(Settings.__annotations__)
+    assert options <= parameters

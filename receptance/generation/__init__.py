@@ -7,11 +7,16 @@ chat = Chat(model, tokenizer, TEMPLATES["world"])
 `receptance.load(...)` offers the same without naming model and tokenizer: `lm.generate`, `lm.stream`, `lm.chat`.
 """
 
-from .chat import Chat, Reply
+from .answer import Reply
+from .chat import Chat
 from .completion import Completion, Prompt, Stream, TokenLogprob, complete
 from .continuation import Continuation
 from .decoding import Decoding, read
-from .sampling import PRESETS, Choice, Sampler, Sampling, preset_for
+from .penalties import uncounted_tokens
+from .presets import PRESETS, preset_for
+from .sampling import Choice, Sampler, Top
+from .settings import Sampling
+from .transcript import Moment
 
 __all__ = [
     "PRESETS",
@@ -20,13 +25,16 @@ __all__ = [
     "Completion",
     "Continuation",
     "Decoding",
+    "Moment",
     "Prompt",
     "Reply",
     "Sampler",
     "Sampling",
     "Stream",
     "TokenLogprob",
+    "Top",
     "complete",
     "preset_for",
     "read",
+    "uncounted_tokens",
 ]

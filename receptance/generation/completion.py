@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from ..models import RWKV
 from ..state import State
 from ..tokenizers import Tokenizer
-from .continuation import Continuation
+from .continuation import Continuation, FinishReason
 from .decoding import Decoding
-from .sampling import Choice, Sampling, uncounted_tokens
+from .penalties import uncounted_tokens
+from .sampling import Choice
+from .settings import Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +54,27 @@ class TokenLogprob:
 class Completion:
     """What follows a prompt.
 
-    finish_reason   "stop": a stop or the end of the text; "length": `max_tokens`
+    finish_reason   "stop": a stop or the end of the text; "length": `max_tokens`; "cancelled": ended by the caller;
+                    None: of a stream that goes on
     tokens          all that were chosen, those of the stop too
     seed            with it the same request gives the same text again
     logprobs        one a token, if asked for
     """
 
     text: str
-    finish_reason: str
+    finish_reason: FinishReason | None
     tokens: tuple[int, ...]
     num_prompt_tokens: int
     seed: int
     logprobs: tuple[TokenLogprob, ...] = field(default=())
 
 
-def _logprob(choice: Choice, place: int) -> TokenLogprob:
-    top = (
-        ()
-        if choice.top is None
-        else zip(choice.top.ids[place].tolist(), choice.top.logprobs[place].tolist(), strict=True)
-    )
-    return TokenLogprob(int(choice.tokens[place]), float(choice.logprobs[place]), tuple(top))
+def _logprobs(choice: Choice) -> list[TokenLogprob]:
+    """What a step tells of each row."""
+    tokens, logprobs = choice.tokens.tolist(), choice.logprobs.tolist()
+    ids, values = ([[]] * len(tokens),) * 2 if choice.top is None else (part.tolist() for part in choice.top)
+    tops = (tuple(zip(*top, strict=True)) for top in zip(ids, values, strict=True))
+    return [TokenLogprob(*told) for told in zip(tokens, logprobs, tops, strict=True)]
 
 
 def prompt_tokens(tokenizer: Tokenizer, text: str, state: State | None = None) -> list[int]:
@@ -104,15 +106,16 @@ def complete(
     seeds = list(decoding.sampler.seeds)
     while decoding.rows:
         choice = decoding.step(num_logprobs or 0)
-        for place, (row, token) in enumerate(zip(decoding.rows, choice.tokens.tolist(), strict=True)):
+        for row, token in zip(decoding.rows, choice.tokens.tolist(), strict=True):
             rows[row].push(token)
-            if num_logprobs is not None:
-                logprobs[row].append(_logprob(choice, place))
+        if num_logprobs is not None:
+            for row, told in zip(decoding.rows, _logprobs(choice), strict=True):
+                logprobs[row].append(told)
         if on_step is not None:
             on_step(len(decoding.rows))
         decoding.keep([place for place, row in enumerate(decoding.rows) if rows[row].finish_reason is None])
     return [
-        Completion(row.text, row.finish_reason or "", tuple(row.tokens), len(read), seed, tuple(known))
+        Completion(row.text, row.finish_reason, tuple(row.tokens), len(read), seed, tuple(known))
         for row, read, seed, known in zip(rows, tokens, seeds, logprobs, strict=True)
     ]
 
@@ -161,11 +164,11 @@ class Stream:
 
     @property
     def completion(self) -> Completion:
-        """What came so far; its `finish_reason` is "" while it goes on."""
+        """What came so far."""
         row = self._row
         return Completion(
             row.text,
-            row.finish_reason or "",
+            row.finish_reason,
             tuple(row.tokens),
             self._num_prompt_tokens,
             self._decoding.sampler.seeds[0],

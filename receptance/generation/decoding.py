@@ -18,7 +18,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..models import RWKV
 from ..state import State
-from .sampling import Choice, Sampler, Sampling
+from .sampling import Choice, Sampler
+from .settings import Sampling
 
 # Tokens of a row that are read at once.  Longer prompts are cut at its multiples, always at the same places, so that
 # memory stays bounded and the same prompt is always computed in the same way.
@@ -29,15 +30,22 @@ PIECE = 512
 def read(model: RWKV, prompts: Sequence[Sequence[int]], state: State | None = None) -> tuple[Tensor, State]:
     """Read prompts of any lengths after `state` (zeros if None; one row serves all of them).
 
-    Returns the logits [B, V] after the last token of each, and the state.  Raises InputError where there is no prompt
-    or an empty one, StateError where the state does not fit.
+    Returns the logits [B, V] after the last token of each, and the state.  Raises InputError where there is no prompt,
+    an empty one or one of another vocabulary, StateError where the state does not fit.
     """
     if not prompts or not all(prompts):
         raise InputError("there is nothing to read; every prompt needs at least one token")
+    # Asked here, where the tokens still are Python's: a GPU would break on them.
+    if (largest := max(map(max, prompts))) >= model.config.vocab_size:
+        raise InputError(
+            f"token {largest:,} of the prompt is beyond the model's vocabulary of {model.config.vocab_size:,}; "
+            f"give the tokenizer that the model was trained with"
+        )
     if state is None:
         state = model.zero_state(len(prompts))
-    elif state.num_rows == 1:
-        state = state.rows([0] * len(prompts))
+    else:
+        state = state.to(model.emb.weight.device)
+        state = state.rows([0] * len(prompts)) if state.num_rows == 1 else state
     going, start = list(range(len(prompts))), 0
     ended: list[int] = []
     logits: list[Tensor] = []

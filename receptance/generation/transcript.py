@@ -7,10 +7,11 @@ moments, about = load_moments("chat.safetensors", model)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import InputError, StateError
@@ -40,6 +41,12 @@ class Moment:
     num_tokens: int = 0
     attempt: int = 0
 
+    def to(self, device: torch.device | str) -> Moment:
+        """With its state on another device."""
+        if self.state is None or self.state.wkv.device == torch.device(device):
+            return self
+        return replace(self, state=self.state.to(device))
+
 
 class SavedMessage(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -49,11 +56,14 @@ class SavedMessage(BaseModel):
 
 
 class SavedMoment(BaseModel):
-    """A moment without its state, which is row `row` of the file's."""
+    """A moment without its state, which is row `row` of the file's.
+
+    text    or its length, where it is how the present moment's text begins
+    """
 
     model_config = ConfigDict(extra="forbid")
     num_messages: int = Field(ge=0)
-    text: str
+    text: str | int
     unread: str
     num_tokens: int = Field(ge=0)
     row: int | None = Field(default=None, ge=0)
@@ -71,14 +81,23 @@ class About(BaseModel):
 
 
 class Conversation(BaseModel):
+    """All of a file but the states.
+
+    initial_row     of the state that everything starts from; None where that is the empty one
+    """
+
     model_config = ConfigDict(extra="forbid")
     about: About
+    initial_row: int | None = Field(default=None, ge=0)
     messages: list[SavedMessage]
+    text: str
     moments: list[SavedMoment] = Field(min_length=1)
 
 
-def save_moments(path: str | Path, model: RWKV, moments: Sequence[Moment], about: Mapping[str, Any]) -> None:
-    """Write moments of one conversation, the last one the present.
+def save_moments(
+    path: str | Path, model: RWKV, moments: Sequence[Moment], initial: State | None, about: Mapping[str, Any]
+) -> None:
+    """Write moments of one conversation, the last one the present, and the state that it started from.
 
     Those that the present one does not go on from, as after a reset, are left out.  Raises InputError where nothing was
     said yet, StateError where the file cannot be written.
@@ -87,18 +106,25 @@ def save_moments(path: str | Path, model: RWKV, moments: Sequence[Moment], about
     if present.state is None or not present.messages:
         raise InputError("there is no conversation to save yet; say something first")
     kept = [moment for moment in moments if present.messages[: len(moment.messages)] == moment.messages]
-    states = [moment.state for moment in kept if moment.state is not None]
-    rows = iter(range(len(states)))
+    states: list[State] = []
+
+    def row_of(state: State | None) -> int | None:
+        if state is not None:
+            states.append(state.to("cpu"))
+        return None if state is None else len(states) - 1
+
     conversation = Conversation(
         about=About(**about),
+        initial_row=row_of(initial),
         messages=[SavedMessage(role=m.role, content=m.content, raw=m.raw) for m in present.messages],
+        text=present.text,
         moments=[
             SavedMoment(
                 num_messages=len(moment.messages),
-                text=moment.text,
+                text=len(moment.text) if present.text.startswith(moment.text) else moment.text,
                 unread=moment.unread,
                 num_tokens=moment.num_tokens,
-                row=None if moment.state is None else next(rows),
+                row=row_of(moment.state),
                 attempt=moment.attempt,
             )
             for moment in kept
@@ -107,28 +133,30 @@ def save_moments(path: str | Path, model: RWKV, moments: Sequence[Moment], about
     State.stack(states).save(path, model, {KEY: conversation.model_dump_json()})
 
 
-def load_moments(path: str | Path, model: RWKV) -> tuple[list[Moment], About]:
-    """Read what `save_moments` wrote.
+def load_moments(path: str | Path, model: RWKV) -> tuple[list[Moment], State | None, About]:
+    """Read what `save_moments` wrote: the moments and the first state, all on the CPU, and how it was led.
 
     Raises StateError where the file is no conversation, is damaged, or was saved from another model.
     """
-    states = State.load(path, model)
-    weight = model.emb.weight
-    states = states.to(weight.device, weight.dtype)
+    states = State.load(path, model).to(dtype=model.emb.weight.dtype)
+
+    def state_of(row: int | None) -> State | None:
+        return None if row is None else states.rows([row])
+
     try:
         saved = Conversation.model_validate_json(saved_notes(path).get(KEY, ""))
         messages = tuple(Message(m.role, m.content, m.raw) for m in saved.messages)
         moments = [
             Moment(
                 messages[: moment.num_messages],
-                moment.text,
+                saved.text[: moment.text] if isinstance(moment.text, int) else moment.text,
                 moment.unread,
-                None if moment.row is None else states.rows([moment.row]),
+                state_of(moment.row),
                 moment.num_tokens,
                 moment.attempt,
             )
             for moment in saved.moments
         ]
+        return moments, state_of(saved.initial_row), saved.about
     except (ValidationError, IndexError) as error:
         raise StateError(f"{path} holds a state but no conversation that can be read") from error
-    return moments, saved.about

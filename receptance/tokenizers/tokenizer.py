@@ -106,6 +106,11 @@ class StreamDecoder:
         """The characters that are complete with this token; "" where it leaves one unfinished."""
         return self._decoder.decode(self._tokenizer.token_bytes(token))
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the first bytes of a character wait for the others."""
+        return bool(self._decoder.getstate()[0])
+
     def finish(self) -> str:
         """What an unfinished character at the end becomes: U+FFFD, or "" where there is none."""
         return self._decoder.decode(b"", final=True)

@@ -193,12 +193,93 @@ def test_a_stop_that_falls_inside_a_token() -> None:
         remembers_its_text(chat)
 
 
-def test_a_long_stop_is_read_again() -> None:
-    answer = " yes" + "\n" * 40 + "User:"
-    chat = script(answer, template="g1")
+@pytest.mark.parametrize("stop", [(), "\nand this is a stop that is longer than what is kept of the last steps"])
+def test_a_long_end_is_taken_back(stop: str) -> None:
+    chat = script(" yes\n" + "\n" * 40 + (stop or "User:"), " no\n\nUser:", stop=stop)
     assert chat.ask("well?").text == "yes"
     assert chat.moment.text.endswith("Assistant: yes")
     remembers_its_text(chat)
+    chat.ask("sure?")
+    remembers_its_text(chat)
+
+
+def test_a_stream_left_open_ends_where_something_else_begins() -> None:
+    chat = script(" one two three", " four", "\0", " five")
+    left = chat.stream("first")
+    next(left)
+    chat.model.head.tokens = list(b" four")  # type: ignore[union-attr]
+    chat.ask("second")
+    del left
+    assert [message.content for message in chat.messages if message.role == "user"] == ["first", "second"]
+    remembers_its_text(chat)
+    for act in (chat.undo, chat.reset, chat.fork):
+        chat.model.head.tokens = list(b" six seven")  # type: ignore[union-attr]
+        left = chat.stream("more")
+        next(left)
+        act()
+        assert list(left) == []
+        assert [message.content for message in chat.messages if message.role == "user"] == {
+            chat.undo: ["first", "second"],
+            chat.reset: [],
+            chat.fork: ["more"],
+        }[act]
+
+
+def test_a_stream_that_was_never_begun_says_nothing() -> None:
+    chat = chat_of()
+    chat.stream("first")
+    chat.ask("second")
+    assert len(chat.messages) == 2
+
+
+def test_a_conversation_brings_its_template_and_its_start(tmp_path: Path) -> None:
+    state = used(small(), 1)
+    chat = Chat(small(), BYTES, TEMPLATES["g1"], sampling=WARM, max_tokens=5, state=state, think="fast")
+    chat.ask("one")
+    chat.save(tmp_path / "chat.safetensors")
+    other = chat_of(template="flower")
+    other.load(tmp_path / "chat.safetensors")
+    assert (other.template.name, other.think) == ("g1", "fast") and same(other.initial_state, state)
+    other.max_tokens = 5
+    for conversation in (chat, other):
+        conversation.system = "Be brief."
+        conversation.ask("two")
+    assert same(chat.state, other.state)
+    other.reset()
+    assert same(other.state, state)
+
+
+def test_a_long_conversation_is_not_saved_again_for_every_turn(tmp_path: Path) -> None:
+    chat = chat_of()
+    chat.max_tokens = 1
+    chat.ask("x" * 20_000)
+    for _ in range(10):
+        chat.ask("y")
+    chat.save(tmp_path / "chat.safetensors")
+    assert (tmp_path / "chat.safetensors").stat().st_size < 20_000 * 4 + 12 * chat.model.zero_state(1).num_bytes
+    other = chat_of()
+    other.load(tmp_path / "chat.safetensors")
+    for _ in range(10):
+        chat.undo()
+        other.undo()
+    assert other.moment.text == chat.moment.text and same(other.state, chat.state)
+
+
+def test_the_seed_of_a_conversation(tmp_path: Path) -> None:
+    def said(**options: object) -> str:
+        return chat_of(**options).ask("one").text
+
+    assert said(seed=5) == said(seed=5) != said(seed=6)
+    assert said() == said(seed=WARM.seed)
+
+
+def test_one_stop_may_be_a_text() -> None:
+    assert script(" one. two", stop=". ").ask("count").text == "one"
+
+
+def test_calls_are_told_only_where_there_are_tools() -> None:
+    reply = script(' {"name": "rm", "arguments": {}}\n\nUser:').ask("hi")
+    assert reply.tool_calls == () and reply.text.startswith("{")
 
 
 def test_an_empty_answer() -> None:
