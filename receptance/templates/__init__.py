@@ -5,26 +5,44 @@
     splitter = ReplySplitter(template.opening("fast"))                   # tells thought and answer apart
     template.parse_tool_calls(answer)
 
-Nothing here imports PyTorch.
+Nothing here imports PyTorch, and Jinja is loaded when the first file is opened.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from .known import TEMPLATES, open_template, template_for
 from .replies import Piece, ReplySplitter
 from .template import ROLES, THINK_MODES, Message, Template
-from .tools import ToolCall
+from .tools import JSON, MARKDOWN, ToolCall, ToolForm, parse_tool_calls
 from .turns import Thinking, TurnTemplate
 
+if TYPE_CHECKING:
+    from .jinja import JinjaTemplate
+
 __all__ = [
+    "JSON",
+    "MARKDOWN",
     "ROLES",
     "TEMPLATES",
     "THINK_MODES",
+    "JinjaTemplate",
     "Message",
     "Piece",
     "ReplySplitter",
     "Template",
     "Thinking",
     "ToolCall",
+    "ToolForm",
     "TurnTemplate",
     "open_template",
+    "parse_tool_calls",
     "template_for",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "JinjaTemplate":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .jinja import JinjaTemplate
+
+    return JinjaTemplate

@@ -12,6 +12,14 @@ The texts that end an answer stand in a comment at the top, as a JSON list.  A f
 and besides them `think`, one of THINK_MODES, and `enable_thinking`, whether it is one that thinks.  A file that uses
 neither has no think modes.
 
+`message.raw` is the exact text of a turn after its heading, or none where nobody fixed it.  A file that repeats it lets
+a conversation go on from the model's state:
+
+    Assistant:{{ message.raw if message.raw is not none else " " + message.content }}
+
+With one that does not, as above, the whole conversation is read again at every turn, for the new prompt does not
+begin with what the model has read.
+
 A template is a program.  This one runs in Jinja's sandbox, reaches no file and no other template, and is stopped when
 it takes too many steps or writes too much; that guards against mistakes and not against every malice.
 """
@@ -19,10 +27,11 @@ it takes too many steps or writes too much; that guards against mistakes and not
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -42,10 +51,18 @@ CALL_STEPS = 20
 # Characters or items of one value, and binary digits of a number.
 LARGEST_VALUE = 10_000_000
 LARGEST_NUMBER = 10_000
+# What a text is filled up to; a greater one is refused before the text is made.
+LARGEST_WIDTH = 99_999
 
 _STOPS = re.compile(r"\s*\{#-?\s*stops:(.*?)-?#\}", re.DOTALL)
 # What a prompt may end with that belongs to the answer: a mark that is whole or lacks its ">".
 _OPENING = re.compile(r"[ \t]*<think(>\s*(</think(>\s*)?)?)?$")
+
+# Text methods and filters that are given a width, or a number of things to make; and what has it in its text.
+_WIDTHS = frozenset({"batch", "center", "expandtabs", "indent", "ljust", "rjust", "round", "slice", "tojson", "zfill"})
+_FORMATS = frozenset({"%", "format", "format_map"})
+# "%-100000s", "%(name)100000d", "{:>100000}".
+_WIDE = re.compile(r"%(\(\w*\))?[-#0 +.\d]*\d{6}|\{[^{}:]*:[^{}]*\d{6}")
 
 _steps: ContextVar[int] = ContextVar("steps", default=0)
 
@@ -140,19 +157,22 @@ class _PassThrough(ext.Extension):
 class _Sandbox(sandbox.ImmutableSandboxedEnvironment):
     """Jinja's sandbox with a count of steps and a bound on the size of values."""
 
-    intercepted_binops = frozenset({"*", "**", "+"})
+    intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[ext.loopcontrols, _PassThrough])
         self.globals["raise_exception"] = _refuse
         self.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         self.filters["tojson"] = _to_json
+        self.filters = {name: _measured(name, function) for name, function in self.filters.items()}
         self.filters[_ITEMS] = _items
         self.filters[_BOUNDED] = _bounded
 
     def call(__self, __context: runtime.Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         _spend(CALL_STEPS)
-        return super().call(__context, __obj, *args, **kwargs)
+        method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps `format`
+        _check_width(getattr(method, "__name__", ""), getattr(method, "__self__", None), [*args, *kwargs.values()])
+        return _bounded(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: runtime.Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "*":
@@ -161,6 +181,7 @@ class _Sandbox(sandbox.ImmutableSandboxedEnvironment):
                     _check_size(number * len(value), LARGEST_VALUE)
         if operator == "**" and isinstance(left, int) and isinstance(right, int):
             _check_size(left.bit_length() * right, LARGEST_NUMBER)
+        _check_width(operator, left, ())
         return _bounded(super().call_binop(context, operator, left, right))
 
 
@@ -202,6 +223,25 @@ def _bounded(value: Any) -> Any:
     return value
 
 
+def _measured(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same filter, whose widths and results are bounded."""
+
+    # `wraps` keeps the marks by which Jinja knows what to pass.
+    @functools.wraps(function)
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        _check_width(name, args[0], [*args[1:], *kwargs.values()])
+        return _bounded(function(*args, **kwargs))
+
+    return measured
+
+
+def _check_width(name: str, value: Any, arguments: Iterable[Any]) -> None:
+    numbers = [it for it in arguments if isinstance(it, int)] if name in _WIDTHS else []
+    written = name in _FORMATS and isinstance(value, str) and _WIDE.search(value)
+    if written or any(number > LARGEST_WIDTH for number in numbers):
+        raise _TooMuchError(f"it asks for a width of more than {LARGEST_WIDTH:,}")
+
+
 def _check_size(size: int, largest: int) -> None:
     if size > largest:
         raise _TooMuchError("it makes a value that is too large")
@@ -227,7 +267,8 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, 
 
 def _read(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
+        # Some editors begin a file with a byte order mark, which is no part of the template.
+        with path.open(encoding="utf-8-sig") as file:
             source = file.read(LARGEST_FILE + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a template: {error}") from error

@@ -11,6 +11,7 @@ Sources: "world" and its introduction from ChatRWKV `API_DEMO_CHAT.py`; "raven" 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
 
@@ -126,7 +127,8 @@ def open_template(name_or_path: str | Path) -> Template:
     name = str(name_or_path)
     if name in TEMPLATES:
         return TEMPLATES[name]
-    path = Path(name_or_path)
+    # `Path.expanduser` fails where there is no such user.
+    path = Path(os.path.expanduser(name))
     if path.is_file():
         from .jinja import JinjaTemplate
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError
@@ -40,9 +40,10 @@ class ToolForm:
     opening     what makes an answer begin as a call; "" where nothing does
     """
 
-    describe: Callable[[Sequence[Mapping[str, Any]]], str]
-    result: Callable[[str], str]
-    call: Callable[[Sequence[ToolCall]], str]
+    # Out of the representation, for a function's has an address, which differs from one process to the next.
+    describe: Callable[[Sequence[Mapping[str, Any]]], str] = field(repr=False)
+    result: Callable[[str], str] = field(repr=False)
+    call: Callable[[Sequence[ToolCall]], str] = field(repr=False)
     opening: str
 
 
@@ -139,7 +140,9 @@ def _result_markdown(content: str) -> str:
     return f"```json\n{_indented(value)}\n```"
 
 
+# The model author's form: an answer is made to begin as a call.
 JSON = ToolForm(_describe_json, lambda content: f"Function output:\n{content}", _call_json, " ```json")
+# The form of vllm-rwkv and transformers-rwkv: a call stands below the line "**Tool Call:**".
 MARKDOWN = ToolForm(_describe_markdown, _result_markdown, _call_markdown, "")
 
 

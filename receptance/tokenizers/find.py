@@ -8,6 +8,7 @@ tokenizer_for(Path("model.pth"), vocab_size=65536)
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def open_tokenizer(name_or_path: str | Path) -> Tokenizer:
     """
     if isinstance(name_or_path, str) and name_or_path in _BY_NAME:
         return _BY_NAME[name_or_path]()
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))
     kinds: dict[str, Callable[[Path], Tokenizer]] = {".txt": WorldTokenizer, ".json": PileTokenizer}
     if path.suffix.lower() in kinds:
         return kinds[path.suffix.lower()](path)

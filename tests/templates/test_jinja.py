@@ -50,9 +50,7 @@ def test_what_hugging_face_gives(tmp_path: Path) -> None:
 {%- endif %}"""
     own = template(tmp_path, source)
     assert own.think_modes == ("off", "on") and own.stops == ()
-    prompt = own.prompt(
-        [Message("system", "s"), *USER], "on", [{"name": "é<"}] and [{"name": "f", "description": "é<"}]
-    )
+    prompt = own.prompt([Message("system", "s"), *USER], "on", [{"name": "f", "description": "é<"}])
     assert prompt == '[{"name": "f", "description": "é<"}]Hello\nTrue20<think>'
     assert own.opening() == "<think>\n\n</think>\n\n" and own.opening("on") == "<think>"
 
@@ -122,6 +120,76 @@ def test_what_is_wrong_is_one_sentence(case: str, tmp_path: Path) -> None:
         template(tmp_path, source).prompt(USER)
     assert str(error.value).startswith(said.format(path=tmp_path / "chat.jinja"))
     assert "\n" not in str(error.value)
+
+
+WIDE = {
+    "filter": "'a' | center(60_000_000)",
+    "filter by name": "'a' | center(width=60_000_000)",
+    "filter in a map": "['a'] | map('center', 60_000_000) | list",
+    "batch": "[1] | batch(60_000_000, 0) | list",
+    "method": "'a'.ljust(60_000_000)",
+    "method by subscript": "'a'['zfill'](60_000_000)",
+    "operator": "'%60000000d' % 1",
+    "operator with a name": "'%(n)-60000000d' % {'n': 1}",
+    "precision": "'%.60000000f' % 1",
+    "format": "'{:>60000000}'.format(1)",
+    "format of a mapping": "'{a:>60000000}'.format_map({'a': 1})",
+    "format filter": "'%60000000s' | format(1)",
+}
+LARGE = {
+    "method": "s.replace('a', s)",
+    "filter": "s | replace('a', s)",
+    "join": "s.join(s)",
+    "operator": "('%s' * 9_000) % ((s,) * 9_000)",
+    "computed width": "'{:{}}'.format(1, 60_000_000)",
+}
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        *((expression, "it asks for a width of more than 99,999") for expression in WIDE.values()),
+        *((expression, "it makes a value that is too large") for expression in LARGE.values()),
+    ],
+    ids=[*(f"wide {what}" for what in WIDE), *(f"large {what}" for what in LARGE)],
+)
+def test_no_value_is_too_large(expression: str, said: str, tmp_path: Path) -> None:
+    own = template(tmp_path, f"{{% set s = 'a' * 9_000 %}}\n{{{{ ({expression}) | length }}}}")
+    with pytest.raises(InputError, match=f"line 2: {said}; correct the template$"):
+        own.prompt(USER)
+
+
+def test_what_formats_and_fills_still_does(tmp_path: Path) -> None:
+    """Bounds on widths touch neither other numbers nor texts that only look like a format."""
+    expressions = {
+        "'a' | center(5)": "  a  ",
+        "'7'.zfill(3)": "007",
+        "'%s of %05.1f%%: 123456789' % ('5% 7', 2)": "5% 7 of 002.0%: 123456789",
+        "7 % 4": "3",
+        "'{} {n:>4}: {0[0]} 123456789'.format('ab', n=1720000000)": "ab 1720000000: a 123456789",
+        "'%d' | format(1720000000)": "1720000000",
+        "1720000000.5 | round(0) | int": "1720000000",
+        "nothing | default(1720000000)": "1720000000",
+        "[1, 2, 3] | batch(2) | list": "[[1, 2], [3]]",
+        "messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | join(',')": "Hello",
+    }
+    for expression, value in expressions.items():
+        assert template(tmp_path, f"{{{{ {expression} }}}}").prompt(USER) == value, expression
+
+
+def test_a_file_that_repeats_raw_goes_on_where_the_model_is(tmp_path: Path) -> None:
+    raw = 'Assistant:{{ message.raw if message.raw is not none else " " + message.content }}{{ "\\n\\n" }}'
+    source = "{%- for message in messages -%}{%- if message.role == 'user' -%}User: {{ message.content }}{{ '\\n\\n' }}"
+    source += "{%- else -%}" + raw + "{%- endif -%}{%- endfor -%}Assistant:"
+    answer = "  Hi \n</think>"
+    turns = [*USER, Message("assistant", "Hi", answer), *USER]
+    for own, goes_on in ((template(tmp_path, source), True), (template(tmp_path, CHAT), False)):
+        assert own.prompt(turns).startswith(own.prompt(USER) + answer) == goes_on
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    own = template(tmp_path, "\ufeff" + CHAT)
+    assert own.stops == ("\n\nUser:", "<end>") and own.prompt(USER) == "User: Hello\n\nAssistant:"
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:

@@ -1,8 +1,14 @@
 """Which checkpoint has which template."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from receptance.templates import template_for
+from receptance import templates
+from receptance.errors import InputError
+from receptance.templates import JinjaTemplate, open_template, template_for
 
 NAMES = {
     "RWKV-4-Pile-169M-20220807-8023.pth": None,
@@ -51,3 +57,26 @@ NAMES = {
 def test_the_template_of_a_checkpoint(name: str) -> None:
     template = template_for(name)
     assert (template and template.name) == NAMES[name]
+
+
+def test_a_file_in_ones_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "x.jinja").write_text("{{ messages[0].content }}", "utf-8")
+    assert isinstance(open_template("~/x.jinja"), JinjaTemplate)
+    for absent in ("~/y.jinja", "~nobody-of-this-name/x.jinja"):
+        with pytest.raises(InputError, match=f"the template {absent} does not exist; give a Jinja file or one of:"):
+            open_template(absent)
+
+
+def test_every_public_name_can_be_had() -> None:
+    assert all(getattr(templates, name) is not None for name in templates.__all__)
+    assert not hasattr(templates, "jinja2")
+
+
+def test_jinja_is_loaded_when_it_is_needed() -> None:
+    program = (
+        "import sys; from receptance import templates; templates.open_template('g1'); "
+        "assert 'jinja2' not in sys.modules; templates.JinjaTemplate; assert 'jinja2' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

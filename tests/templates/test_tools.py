@@ -7,10 +7,17 @@ from typing import Any
 import pytest
 
 from receptance.errors import InputError
-from receptance.templates import Message, ToolCall
-from receptance.templates.known import TEMPLATES
+from receptance.templates import (
+    JSON,
+    MARKDOWN,
+    TEMPLATES,
+    Message,
+    ToolCall,
+    ToolForm,
+    TurnTemplate,
+    parse_tool_calls,
+)
 from receptance.templates.signatures import type_name
-from receptance.templates.tools import JSON, MARKDOWN, parse_tool_calls
 
 G1, MARKDOWN_TEMPLATE = TEMPLATES["g1"], TEMPLATES["markdown"]
 STRING = {"type": "string"}
@@ -232,3 +239,25 @@ def test_tools_that_are_none(tool: Any, said: str | None) -> None:
             continue
         with pytest.raises(InputError, match=re.escape(said)):
             template.prompt([Message("user", "x")], tools=[tool])
+
+
+def test_a_template_of_ones_own_with_a_form_of_its_own() -> None:
+    form = ToolForm(
+        describe=lambda functions: " ".join(f"<{function['name']}>" for function in functions),
+        result=lambda content: f"={content}",
+        call=lambda calls: " ".join(f"{call.name}()" for call in calls),
+        opening=" ```json",
+    )
+    headings = {"system": "S: ", "user": "Q: ", "assistant": "A: ", "tool": "R: "}
+    own = TurnTemplate(name="own", headings=headings, stops=("\n\n",), tools=form)
+    turns = [Message("user", "x"), Message("assistant", form.call([ToolCall("now", {})])), Message("tool", "12:00")]
+    asked = "S: <now>\n\nQ: x\n\nA: now()\n\nR: =12:00\n\nA: ```json"
+    assert own.prompt(turns, tools=[{"name": "now"}]) == asked
+    assert own.parse_tool_calls('{"name": "now", "arguments": {}}') == parse_tool_calls(
+        '{"name": "now", "arguments": {}}'
+    )
+
+
+def test_a_form_is_represented_alike_in_every_process() -> None:
+    """The reference shows it."""
+    assert [repr(form) for form in (JSON, MARKDOWN)] == ["ToolForm(opening=' ```json')", "ToolForm(opening='')"]
