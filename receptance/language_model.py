@@ -10,7 +10,7 @@ logits, state = lm.model(tokens)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
@@ -20,9 +20,11 @@ import torch
 from .checkpoints import load_model, open_checkpoint, read_state_tensors
 from .config import Config
 from .devices import as_device, as_dtype, default_device, multiplies
-from .errors import InputError, StateError
-from .generation import PRESETS, Chat, Completion, Prompt, Sampling, Stream, complete
+from .errors import InputError
+from .generation import Chat, Completion, Prompt, Sampling, Stream, complete
 from .generation.continuation import as_stops
+from .generation.decoding import check_rows
+from .generation.presets import sampling_of
 from .generation.settings import Order
 from .models import RWKV
 from .state import State, is_saved_state
@@ -52,8 +54,8 @@ class Settings(TypedDict, total=False):
 class GenerateOptions(Settings, total=False):
     """What `LanguageModel.generate` takes besides prompts and their length."""
 
-    sampling: Sampling | None
-    stop: str | Sequence[str]
+    sampling: Sampling | str | None
+    stop: str | Sequence[str] | None
     logprobs: int | None
     state: State | None
     request: int
@@ -89,6 +91,10 @@ class LanguageModel:
         """
         return self.given_tokenizer or tokenizer_for(self.path, self.config.vocab_size)
 
+    def __post_init__(self) -> None:
+        if self.given_tokenizer is not None:
+            _check_fits(self.given_tokenizer, self.config.vocab_size)
+
     @cached_property
     def template(self) -> Template | None:
         """The form of a conversation, by the checkpoint's name; None where the name tells none."""
@@ -112,8 +118,8 @@ class LanguageModel:
         prompt: str | list[str] | tuple[str, ...],
         max_tokens: int = 256,
         *,
-        sampling: Sampling | None = None,
-        stop: str | Sequence[str] = (),
+        sampling: Sampling | str | None = None,
+        stop: str | Sequence[str] | None = None,
         logprobs: int | None = None,
         state: State | None = None,
         request: int = 0,
@@ -123,7 +129,8 @@ class LanguageModel:
     ) -> Completion | list[Completion]:
         """What follows a prompt, or each of several, which are computed as batches of at most `batch_size`.
 
-        sampling, settings  a `Sampling`, and changes to it: `temperature=0.7`; None: the official runtime's defaults
+        sampling, settings  a `Sampling` or a preset's name, and changes to it: `temperature=0.7`; None: "official", the
+                            official runtime's defaults
         stop                texts that end it; they are not part of the result
         logprobs            how many of the likeliest tokens to tell at each place, 0 for the chosen ones alone
         state               what was read before: one row for all prompts, or one for each
@@ -136,9 +143,9 @@ class LanguageModel:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        if state is not None and state.num_rows not in (1, len(prompts)):
-            raise StateError(f"a state of {state.num_rows} rows is neither for one prompt nor for all {len(prompts)}")
-        chosen = replace(sampling or PRESETS["official"], **settings)
+        if state is not None:
+            check_rows(state, len(prompts))
+        chosen = sampling_of(sampling or "official", settings)
         stops, tokenizer = as_stops(stop), self.known_tokenizer()
         asked = [Prompt(text, chosen, max_tokens, stops, number) for number, text in enumerate(prompts, request)]
         completions: list[Completion] = []
@@ -155,20 +162,21 @@ class LanguageModel:
         prompt: str,
         max_tokens: int = 256,
         *,
-        sampling: Sampling | None = None,
-        stop: str | Sequence[str] = (),
+        sampling: Sampling | str | None = None,
+        stop: str | Sequence[str] | None = None,
         state: State | None = None,
         request: int = 0,
         **settings: Unpack[Settings],
     ) -> Stream:
         """The same for one prompt, as an iterator of pieces of text; its `completion` tells the rest afterwards."""
-        chosen = replace(sampling or PRESETS["official"], **settings)
+        chosen = sampling_of(sampling or "official", settings)
         asked = Prompt(prompt, chosen, max_tokens, as_stops(stop), request)
         return Stream(self.model, self.known_tokenizer(), asked, state=state)
 
     def chat(self, **options: Any) -> Chat:
-        """A conversation; for the options see `Chat`."""
-        return Chat(self.model, self.known_tokenizer(), self.chat_template, **options)
+        """A conversation.  For the options see `Chat`; besides them all settings, as `temperature=0.7`."""
+        settings = {name: options.pop(name) for name in Settings.__annotations__ if name != "seed" and name in options}
+        return Chat(self.model, self.known_tokenizer(), self.chat_template, settings=settings, **options)
 
     def load_state(self, path: str | Path) -> State:
         """A state of one or more rows: what `State.save` wrote, or a state-tuned file of the official trainers.
@@ -228,3 +236,14 @@ def load(
     dtype = as_dtype(dtype)
     model = load_model(checkpoint, dtype=dtype, device=device, mmap=mmap, **overrides)
     return LanguageModel(model.eval(), checkpoint.path, str(path_or_name), tokenizer, template)
+
+
+def _check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Raise InputError for a tokenizer whose tokens the model lacks, or that has far fewer than the model."""
+    # Trainers pad a vocabulary, but not to twice its size.  Some ids of the World's vocabulary stand for nothing.
+    unknown = any(map(tokenizer.token_bytes, range(vocab_size, tokenizer.vocab_size)))
+    if unknown or 2 * tokenizer.vocab_size < vocab_size:
+        raise InputError(
+            f"the tokenizer {tokenizer.name!r} has {tokenizer.vocab_size:,} tokens and the model {vocab_size:,}; "
+            f"give the one that the model was trained with"
+        )

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .config import Config
@@ -131,9 +131,7 @@ class State(NamedTuple):
         """A copy that shares no memory."""
         return State(self.shift.clone(), self.wkv.clone())
 
-    def save(
-        self, path: str | os.PathLike[str], model: Remembering, notes: Mapping[str, str] | None = None
-    ) -> None:
+    def save(self, path: str | os.PathLike[str], model: Remembering, notes: Mapping[str, str] | None = None) -> None:
         """Write a safetensors file that only this model will load again (`fingerprint` says in which precisions).
 
         `notes` are texts to keep with it, which `saved_notes` reads.
@@ -144,10 +142,12 @@ class State(NamedTuple):
         metadata = {**(notes or {}), **own}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._asdict().items()}
         try:
+            data = save(tensors, metadata)
             with replacing(Path(path)) as partial:
-                save_file(tensors, partial, metadata)
+                partial.write_bytes(data)
         except (SafetensorError, OSError) as error:
-            raise StateError(f"{path} cannot be written: {error}") from error
+            reason = getattr(error, "strerror", None) or str(error)
+            raise StateError(f"{path} cannot be written: {reason.lower()}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Remembering) -> State:
@@ -170,8 +170,10 @@ class State(NamedTuple):
                 state = cls(file.get_tensor("shift"), file.get_tensor("wkv"))
         except FileNotFoundError:
             raise StateError(f"{path} does not exist") from None
-        except (SafetensorError, OSError) as error:
-            raise StateError(f"{path} cannot be read as a saved state: {error}") from error
+        except SafetensorError as error:
+            raise StateError(f"{path} is no saved state, or it is damaged") from error
+        except OSError as error:
+            raise StateError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
         state.check(model.config)
         return state
 

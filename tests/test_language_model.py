@@ -107,6 +107,14 @@ def test_a_model_without_a_known_tokenizer_still_loads(tmp_path: Path) -> None:
         receptance.load(path, tokenizer="wrold")
 
 
+def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    for vocab_size, tokenizer in ((256, "world"), (65536, "bytes"), (1024, "bytes")):
+        with pytest.raises(InputError, match="give the one that the model was trained with"):
+            receptance.load(written(tmp_path, "model.pth", vocab_size), tokenizer=tokenizer)
+    for vocab_size, tokenizer in ((256, "bytes"), (300, "bytes"), (65530, "world"), (65536, "world")):
+        assert receptance.load(written(tmp_path, "model.pth", vocab_size), tokenizer=tokenizer).tokenizer is not None
+
+
 def test_a_pile_model_loads_without_its_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, "model.pth", 50277)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -145,6 +153,17 @@ def test_generate_one_or_many(tmp_path: Path) -> None:
     assert lm.generate("def ", max_tokens=9, seed=4, banned=(0,), request=1) == many[1]
     assert "".join(lm.stream("def ", max_tokens=9, seed=4, banned=(0,))) == one.text
     assert lm.generate([]) == []
+    assert (
+        lm.generate("def ", max_tokens=9, sampling="greedy", stop=None).tokens
+        == lm.generate("def ", max_tokens=9, sampling="greedy", temperature=0).tokens
+    )
+    cold, greedy = lm.chat(max_tokens=9, temperature=0), lm.chat(max_tokens=9, sampling="greedy")
+    assert cold.ask("hi").text == greedy.ask("hi").text
+    for wrong in ([97, 98], b"abc", [None]):
+        with pytest.raises(InputError, match="must be a text"):
+            lm.generate(wrong)  # type: ignore[call-overload]
+    with pytest.raises(InputError, match="did you mean temperature"):
+        lm.generate("a", temprature=1)  # type: ignore[call-overload]
     with pytest.raises(InputError, match="batch_size"):
         lm.generate(["a"], batch_size=0)
     with pytest.raises(InputError, match="temperature"):
@@ -159,7 +178,7 @@ def test_a_state_can_be_gone_on_from(tmp_path: Path) -> None:
     assert [completion.tokens for completion in after] == [
         lm.generate(f"a long story: {letter}", **settings).tokens for letter in "xy"
     ]
-    with pytest.raises(StateError, match="5 rows"):
+    with pytest.raises(StateError, match="5 rows for 2 prompts"):
         lm.generate(["x", "y"], state=state.rows([0] * 5), batch_size=2)
 
 

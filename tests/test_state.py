@@ -83,7 +83,7 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="cannot be written"):
         used(model, 1).save(tmp_path, model)
     path.write_bytes(b"no state at all")
-    with pytest.raises(StateError, match="cannot be read"):
+    with pytest.raises(StateError, match="no saved state"):
         State.load(path, model)
     save_file({"wkv": torch.zeros(1)}, path)
     with pytest.raises(StateError, match="not a saved state"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..state import State
@@ -14,7 +14,7 @@ from .completion import prompt_tokens
 from .continuation import Continuation, FinishReason
 from .decoding import Decoding
 from .penalties import uncounted_tokens
-from .presets import preset_for
+from .presets import preset_for, sampling_of
 from .transcript import Moment
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Answer:
         self.prompt = prompt_tokens(chat.tokenizer, unread, self.start)
         self.num_read = (before.num_tokens if goes_on else 0) + len(self.prompt)
         suits = chat.sampling or preset_for(chat.template.name, chat.think)
-        self.sampling = replace(suits, seed=chat.seed)
+        self.sampling = sampling_of(suits, {**chat.settings, "seed": chat.seed})
         self.attempt = attempt
         self.request = len(before.messages) * ATTEMPTS + attempt
         self.continuation = Continuation(chat.tokenizer, (*chat.template.stops, *chat.stop), chat.max_tokens)

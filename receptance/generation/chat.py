@@ -28,9 +28,10 @@ from ..templates import TEMPLATES, Message, Piece, Template
 from ..tokenizers import Tokenizer
 from .answer import Answer, Reply
 from .continuation import as_stops
+from .presets import sampling_of
 from .sampling import SEED_BITS
 from .settings import Sampling
-from .transcript import Moment, load_moments, save_moments
+from .transcript import Moment, as_message, load_moments, save_moments
 
 # How many turns can be taken back: each keeps a state in memory, on the CPU.
 UNDO_DEPTH = 32
@@ -54,39 +55,43 @@ class Chat:
         template: Template,
         *,
         system: str | None = None,
-        messages: Sequence[Message] = (),
+        messages: Sequence[Message | Mapping[str, str]] = (),
         think: str | None = None,
-        sampling: Sampling | None = None,
+        sampling: Sampling | str | None = None,
+        settings: Mapping[str, Any] | None = None,
         seed: int | None = None,
         max_tokens: int = 2048,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
         state: State | None = None,
     ) -> None:
-        """An empty conversation, or one that goes on after `messages`.
+        """An empty conversation, or one that goes on after `messages` (or mappings of `role` and `content`).
 
         system      instructions that come first; "" leaves out the introduction that some templates have
         think       None: what suits the template
-        sampling    None: what suits the template and the think mode
+        sampling    or the name of a preset; None: what suits the template and the think mode
+        settings    changes to that, as {"temperature": 0.7}
         seed        None: that of `sampling`, or another one each time
         stop        texts that end an answer, beside those of the template
         state       a tuned or prepared one, of one row, that everything starts from
 
-        Raises InputError for a think mode or tools that the template does not have.
+        Raises InputError for what no answer could be given with.
         """
         self.model, self.tokenizer = model, tokenizer
         self.template = template.for_tools() if tools else template
         self.think = self.template.default_think if think is None else think
-        self.template.opening(self.think, tools)
         self.system, self.tools = system, tuple(tools)
-        self.sampling, self.max_tokens, self.stop = sampling, max_tokens, as_stops(stop)
-        seeds = (seed, sampling.seed if sampling else None, secrets.randbits(SEED_BITS))
+        self.sampling = sampling_of(sampling, {}) if isinstance(sampling, str) else sampling
+        self.settings, self.max_tokens, self.stop = dict(settings or {}), max_tokens, as_stops(stop)
+        seeds = (seed, self.sampling.seed if self.sampling else None, secrets.randbits(SEED_BITS))
         self.seed = next(known for known in seeds if known is not None)
         self.reply: Reply | None = None
         self.initial_state = state
-        self.moment = Moment(tuple(messages), state=state)
+        self.moment = Moment(tuple(map(as_message, messages)), state=state)
         self._past: deque[Moment] = deque(maxlen=UNDO_DEPTH)
         self._running: Generator[Piece, None, None] | None = None
+        # What cannot be said is better refused now than with the first message.
+        Answer(self, self.moment, (Message("user", "Hello"),), 0)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -98,21 +103,21 @@ class Chat:
         """The memory of the conversation; None before the first answer."""
         return self.moment.state
 
-    def ask(self, message: str | Message) -> Reply:
+    def ask(self, message: str | Message | Mapping[str, str]) -> Reply:
         """Say something (a text is a user's) and wait for the whole answer.  Raises what `stream` raises."""
         for _ in self.stream(message):
             pass
         assert self.reply is not None
         return self.reply
 
-    def stream(self, message: str | Message) -> Generator[Piece, None, None]:
+    def stream(self, message: str | Message | Mapping[str, str]) -> Generator[Piece, None, None]:
         """Say something and get the answer in pieces; `reply` holds all of it afterwards.
 
         Closing the iterator, or Ctrl-C, ends the answer; what was said until then stays part of the conversation.
         Raises InputError where the template cannot say this.
         """
         self.settle()
-        said = message if isinstance(message, Message) else Message("user", message)
+        said = as_message(Message("user", message) if isinstance(message, str) else message)
         self._running = self._answer((said,), self.moment)
         return self._running
 
@@ -140,6 +145,8 @@ class Chat:
         """Take back the last message and its answer, which are returned.  Raises InputError where there is none."""
         self.settle()
         if not self._past:
+            if self.messages:
+                raise InputError(f"only the last {UNDO_DEPTH} turns can be taken back")
             raise InputError("there is nothing to take back; say something first")
         gone, self.moment = self.moment, self._past.pop().to(self._device)
         self.reply = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..errors import InputError
 from ..models import RWKV
 from ..state import State
 from ..tokenizers import Tokenizer
@@ -78,7 +79,12 @@ def _logprobs(choice: Choice) -> list[TokenLogprob]:
 
 
 def prompt_tokens(tokenizer: Tokenizer, text: str, state: State | None = None) -> list[int]:
-    """The tokens of a prompt.  A new text begins with `end_of_text`, as the official evaluations do."""
+    """The tokens of a prompt.  A new text begins with `end_of_text`, as the official evaluations do.
+
+    Raises InputError for what is no text.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"a prompt must be a text, got {type(text).__name__}; tokens are for `Decoding`")
     start = [tokenizer.end_of_text] if state is None else []
     return start + tokenizer.encode(text)
 

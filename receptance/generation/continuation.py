@@ -66,6 +66,6 @@ class Continuation:
         return text
 
 
-def as_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
-    """One stop or several, as several."""
-    return (stop,) if isinstance(stop, str) else tuple(stop)
+def as_stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One stop, several, or none, as several."""
+    return (stop,) if isinstance(stop, str) else tuple(stop or ())

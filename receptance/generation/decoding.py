@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, StateError
 from ..models import RWKV
 from ..state import State
 from .sampling import Choice, Sampler
@@ -44,6 +44,7 @@ def read(model: RWKV, prompts: Sequence[Sequence[int]], state: State | None = No
     if state is None:
         state = model.zero_state(len(prompts))
     else:
+        check_rows(state, len(prompts))
         state = state.to(model.emb.weight.device)
         state = state.rows([0] * len(prompts)) if state.num_rows == 1 else state
     going, start = list(range(len(prompts))), 0
@@ -63,6 +64,13 @@ def read(model: RWKV, prompts: Sequence[Sequence[int]], state: State | None = No
         going, state = [going[place] for place in rest], state.rows(rest)
     order = sorted(range(len(ended)), key=ended.__getitem__)
     return torch.cat(logits)[order], State.stack(states).rows(order)
+
+
+def check_rows(state: State, num_prompts: int) -> None:
+    """Raise StateError unless there is one row for all prompts, or one for each."""
+    if state.num_rows not in (1, num_prompts):
+        prompts = "one prompt" if num_prompts == 1 else f"{num_prompts} prompts"
+        raise StateError(f"the state has {state.num_rows} rows for {prompts}; give one row for all, or one for each")
 
 
 def _read_pieces(model: RWKV, pieces: list[Sequence[int]], state: State) -> tuple[Tensor, State]:

@@ -17,6 +17,12 @@ Sources of the numbers:
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from ..errors import InputError
 from .settings import Sampling
 
 PRESETS: dict[str, Sampling] = {
@@ -48,3 +54,22 @@ def preset_for(template_name: str | None, think: str = "off") -> Sampling:
     """The preset for a family, named by its template, and a think mode; "official" where the family is not known."""
     thinking, plain = SUITABLE.get(template_name, ("official", "official"))
     return PRESETS[plain if think in NO_THOUGHT else thinking]
+
+
+def sampling_of(sampling: Sampling | str, settings: Mapping[str, Any]) -> Sampling:
+    """A sampling, or the preset of that name, with some of its fields changed.
+
+    Raises InputError for a name that is none, of a preset or a field, and for a value that cannot be.
+    """
+    if isinstance(sampling, str):
+        sampling = PRESETS[_known(sampling, list(PRESETS), "preset")]
+    names = [field.name for field in fields(Sampling)]
+    return replace(sampling, **{_known(name, names, "setting"): value for name, value in settings.items()})
+
+
+def _known(name: str, names: list[str], kind: str) -> str:
+    if name in names:
+        return name
+    close = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+    raise InputError(f"there is no {kind} {name!r}; {hint}")

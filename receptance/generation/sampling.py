@@ -84,7 +84,7 @@ class Sampler:
         if not settings or len(requests) != len(settings):
             raise InputError(f"give each row its settings and its request, got {len(settings)} and {len(requests)}")
         for row in settings:
-            _check_tokens(row, vocab_size)
+            row.check(vocab_size)
         for request in requests:
             if not 0 <= request < LIMIT:
                 raise InputError(f"the number of a request must be from 0 to {LIMIT - 1}, got {request}")
@@ -191,11 +191,3 @@ class Sampler:
                 f"load it in float32 or bfloat16, and check the checkpoint with `receptance verify`"
             )
         raise InputError(f"every token that the model allows in row {int(empty.nonzero()[0])} is banned; ban fewer")
-
-
-def _check_tokens(row: Sampling, vocab_size: int) -> None:
-    for name, tokens in (("logit_bias", row.logit_bias), ("banned", row.banned)):
-        if tokens and max(tokens) >= vocab_size:
-            raise InputError(f"{name} names token {max(tokens)}, and the vocabulary ends at {vocab_size - 1}")
-    if len(row.banned) == vocab_size:
-        raise InputError(f"all {vocab_size} tokens of the vocabulary are banned; leave at least one")

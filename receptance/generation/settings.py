@@ -79,6 +79,14 @@ class Sampling:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    def check(self, vocab_size: int) -> None:
+        """Raise InputError for a token that a vocabulary of this size lacks, and where all of its tokens are banned."""
+        for name, tokens in (("logit_bias", self.logit_bias), ("banned", self.banned)):
+            if tokens and max(tokens) >= vocab_size:
+                raise InputError(f"{name} names token {max(tokens)}, and the vocabulary ends at {vocab_size - 1}")
+        if len(self.banned) == vocab_size:
+            raise InputError(f"all {vocab_size} tokens of the vocabulary are banned; leave at least one")
+
     @property
     def is_penalised(self) -> bool:
         """Whether the tokens generated so far matter."""

@@ -7,9 +7,9 @@ moments, about = load_moments("chat.safetensors", model)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +18,8 @@ from ..errors import InputError, StateError
 from ..models import RWKV
 from ..state import State, saved_notes
 from ..templates import Message
+from ..tokenizers.tokenizer import utf8
+from .noise import LIMIT
 
 # The note in the file of states that holds the words.
 KEY = "conversation"
@@ -48,9 +50,19 @@ class Moment:
         return replace(self, state=self.state.to(device))
 
 
+def as_message(message: Message | Mapping[str, str]) -> Message:
+    """A message, or a mapping of `role` and `content`, as one.  Raises InputError for what is neither, or no text."""
+    if isinstance(message, Mapping) and message.keys() == {"role", "content"}:
+        message = Message(message["role"], message["content"])
+    if not isinstance(message, Message) or not isinstance(message.content, str):
+        raise InputError(f'a message is a Message, or {{"role": "user", "content": "Hello"}}, got {message!r:.100}')
+    utf8(message.content)
+    return message
+
+
 class SavedMessage(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    role: str
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
     raw: str | None = None
 
@@ -77,7 +89,7 @@ class About(BaseModel):
     template: str
     think: str
     system: str | None
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=LIMIT)
 
 
 class Conversation(BaseModel):
@@ -116,7 +128,7 @@ def save_moments(
     conversation = Conversation(
         about=About(**about),
         initial_row=row_of(initial),
-        messages=[SavedMessage(role=m.role, content=m.content, raw=m.raw) for m in present.messages],
+        messages=[SavedMessage.model_validate(asdict(message)) for message in present.messages],
         text=present.text,
         moments=[
             SavedMoment(
@@ -157,6 +169,12 @@ def load_moments(path: str | Path, model: RWKV) -> tuple[list[Moment], State | N
             )
             for moment in saved.moments
         ]
-        return moments, state_of(saved.initial_row), saved.about
+        initial = state_of(saved.initial_row)
     except (ValidationError, IndexError) as error:
         raise StateError(f"{path} holds a state but no conversation that can be read") from error
+    for moment in moments:
+        if not moment.text.endswith(moment.unread) or (moment.text != "" and moment.state is None):
+            raise StateError(f"{path} is damaged: its words and its states do not belong together")
+    if not all(bool(tensor.isfinite().all()) for tensor in states):
+        raise StateError(f"{path} is damaged: its states are not finite")
+    return moments, initial, saved.about

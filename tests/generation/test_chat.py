@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from receptance import Config, InputError, Message, StateError
 from receptance.generation import Chat, Sampling
-from receptance.generation.transcript import Moment
-from receptance.state import State
+from receptance.generation.transcript import KEY, Moment
+from receptance.state import State, saved_notes
 from receptance.templates import TEMPLATES
 from receptance.tokenizers import ByteTokenizer, Tokenizer, WorldTokenizer
 
@@ -409,5 +412,75 @@ def test_undo_reaches_back_a_fixed_number_of_turns() -> None:
         chat.ask(str(number))
     for _ in range(32):
         chat.undo()
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="only the last 32 turns"):
         chat.undo()
+
+
+def test_messages_as_openai_writes_them() -> None:
+    chat = chat_of(messages=[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."}])
+    chat.ask({"role": "user", "content": "well?"})
+    assert [message.role for message in chat.messages] == ["user", "assistant"] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"tools": [5]}, "tool 1"),
+        ({"think": "hard"}, "think mode"),
+        ({"messages": ["hi"]}, "a message is"),
+        ({"messages": [{"role": "user"}]}, "a message is"),
+        ({"messages": [Message("nobody", "hi")]}, "role"),
+        ({"system": 5}, "text"),
+        ({"settings": {"temprature": 1}}, "did you mean temperature"),
+        ({"sampling": "greddy"}, "did you mean greedy"),
+        ({"stop": ""}, "stop"),
+    ],
+)
+def test_what_no_answer_could_be_given_with(options: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Chat(small(), BYTES, TEMPLATES["g1"], **options)  # type: ignore[arg-type]
+
+
+def test_settings_change_what_suits() -> None:
+    model = small()
+    cold = Chat(model, BYTES, TEMPLATES["g1"], settings={"temperature": 0}, max_tokens=9)
+    greedy = Chat(model, BYTES, TEMPLATES["g1"], sampling="greedy", max_tokens=9)
+    assert cold.ask("one").text == greedy.ask("one").text
+
+
+def test_half_a_letter_is_told_by_its_place_in_the_message() -> None:
+    with pytest.raises(InputError, match="character 3 of the text is U\\+D800"):
+        chat_of().ask("ab\ud800")
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda note: note["moments"][-1].update(row=None), "do not belong together"),
+        (lambda note: note["moments"][-1].update(unread="xxx"), "do not belong together"),
+        (lambda note: note["moments"][-1].update(row=77), "no conversation"),
+        (lambda note: note["messages"][0].update(role="bogus"), "no conversation"),
+        (lambda note: note["about"].update(seed=2**70), "no conversation"),
+        (lambda note: note.update(more=1), "no conversation"),
+        (None, "not finite"),
+    ],
+)
+def test_files_that_were_tampered_with(tmp_path: Path, change: Change | None, words: str) -> None:
+    chat = chat_of()
+    chat.ask("one")
+    chat.save(tmp_path / "chat.safetensors")
+    state = State.load(tmp_path / "chat.safetensors", chat.model)
+    note = json.loads(saved_notes(tmp_path / "chat.safetensors")[KEY])
+    if change is None:
+        state.wkv[0, 0] = float("nan")
+    else:
+        change(note)
+    state.save(tmp_path / "other.safetensors", chat.model, {KEY: json.dumps(note)})
+    before = chat.moment
+    with pytest.raises(StateError, match=words):
+        chat.load(tmp_path / "other.safetensors")
+    assert chat.moment is before

@@ -76,8 +76,10 @@ def test_reading_goes_on_after_a_state() -> None:
     logits, _ = read(model, prompts, state)
     for row, prompt in enumerate(prompts):
         torch.testing.assert_close(logits[row], model(torch.tensor([prompt]), state)[0][0, -1], rtol=1e-9, atol=1e-9)
-    with pytest.raises(StateError, match="does not fit"):
+    with pytest.raises(StateError, match="3 rows for 2 prompts"):
         read(model, prompts, used(model, 3))
+    with pytest.raises(StateError, match="does not fit"):
+        read(model, prompts, used(small("6"), 1))
 
 
 @pytest.mark.parametrize("prompts", [[], [[]], [[1], []]])
