@@ -79,7 +79,7 @@ def test_reading_goes_on_after_a_state() -> None:
     with pytest.raises(StateError, match="3 rows for 2 prompts"):
         read(model, prompts, used(model, 3))
     with pytest.raises(StateError, match="does not fit"):
-        read(model, prompts, used(small("6"), 1))
+        read(model, prompts, used(small("4"), 1))
 
 
 @pytest.mark.parametrize("prompts", [[], [[]], [[1], []]])
