@@ -5,8 +5,8 @@ resolve("user/repo")                    # None: no name of this table
 KNOWN["rwkv4-pile-169m"].download_bytes
 
 Repositories, file names and sizes were read on public pages that describe, list or load them, in November 2026; the
-repositories themselves were not opened.  The G1 files are replaced by newer ones every few weeks, so for them the file
-of the newest date is asked for at the time of use.  Numbers of parameters are computed from the shapes.  Loads no
+repositories themselves were not opened.  The G1 files are replaced by newer ones every few weeks: the newest is taken
+the first time, and after that what was downloaded.  Numbers of parameters are computed from the shapes.  Loads no
 PyTorch.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +65,7 @@ class Known:
         return max(found)[1] if found else None
 
     def here(self) -> Path | None:
-        """The newest file of this model among earlier downloads; None where there is none."""
+        """The newest file of this model among earlier downloads, which `resolve` names; None where there is none."""
         files = kept(self.repo)
         newest = self.newest(files)
         return files[newest] if newest else None
@@ -73,14 +74,19 @@ class Known:
 def resolve(name: str) -> str | None:
     """`repo:file` of a known model; None where no model of the table has this name.
 
-    For a model whose files come and go this asks the hub.  Raises CheckpointError where that cannot be done and no
-    earlier download is here.
+    What was downloaded before is taken.  For a model whose files come and go this asks the hub, and stderr is told of a
+    newer file.  Raises CheckpointError where that cannot be done and no earlier download is here.
     """
     known = KNOWN.get(name.lower())
     if known is None:
         return None
-    file = known.file if known.pattern is None else known.newest(list_files(known.repo)) or known.file
-    return f"{known.repo}:{file}"
+    if known.pattern is None:
+        return f"{known.repo}:{known.file}"
+    here, newest = known.newest(kept(known.repo)), known.newest(list_files(known.repo))
+    if here is not None and newest is not None and known.newest([here, newest]) != here:
+        size = f"{known.download_bytes / 1e9:.1f} GB"
+        print(f"{name}: a newer one can be downloaded ({size}) as {known.repo}:{newest}", file=sys.stderr)
+    return f"{known.repo}:{here or newest or known.file}"
 
 
 def suggestion(name: str) -> str | None:

@@ -67,10 +67,7 @@ def describe(path: str | Path) -> Description:
         dialect=checkpoint.dialect,
         config=checkpoint.config,
         file_bytes=_size(checkpoint.path),
-        tensors={
-            name: (tuple(tensor.shape), dtype_name(tensor.dtype))
-            for name, tensor in checkpoint.tensors.items()
-        },
+        tensors={name: (tuple(tensor.shape), dtype_name(tensor.dtype)) for name, tensor in checkpoint.tensors.items()},
         flops_per_token=flops_per_token(model),
         state_bytes=model.zero_state(1).num_bytes,
         unused=tuple(checkpoint.unused),

@@ -84,9 +84,7 @@ def memory_against_context(axes: Axes, costs: Costs) -> None:
     _context_axis(axes)
 
 
-def quickstart(
-    path: Path, tokens: Sequence[int], bits: Sequence[float], held_out: float | None, costs: Costs
-) -> None:
+def quickstart(path: Path, tokens: Sequence[int], bits: Sequence[float], held_out: float | None, costs: Costs) -> None:
     """The figure of the quickstart: learning, time per token and memory against context.
 
     tokens, bits   tokens read and training loss (bits per byte), step by step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -19,11 +20,14 @@ import torch
 from typer.testing import CliRunner
 
 from receptance import Config, InputError, StateError
-from receptance.batch import Summary, run
+from receptance.batch import Defaults, Summary, run
+from receptance.batch.job import Job
+from receptance.batch.requests import read_requests
 from receptance.checkpoints import save_checkpoint
 from receptance.cli import app
-from receptance.generation import PRESETS, Sampling
+from receptance.generation import PRESETS, Sampler, Sampling
 from receptance.language_model import LanguageModel
+from receptance.state import fingerprint
 from receptance.templates import TEMPLATES
 from receptance.tokenizers import ByteTokenizer
 
@@ -118,25 +122,65 @@ def test_more_lines_can_be_added(lm: LanguageModel, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
+class Turned(ByteTokenizer):
+    """Gives other ids their bytes under the same name."""
+
+    def token_bytes(self, token: int) -> bytes:
+        return super().token_bytes(255 - token)
+
+
+# What is changed, and the first result that it would change.
+CHANGED: dict[str, tuple[dict[str, Any], int]] = {
+    "limit": ({"max_tokens": 5}, 1),
+    "seed": ({"seed": 2}, 1),
+    "setting": ({"temperature": 0.5}, 1),
+    "stop": ({"stop": "x"}, 1),
+    "preset": ({"sampling": PRESETS["runner"]}, 1),
+}
+
+
+@pytest.mark.parametrize(("options", "number"), CHANGED.values(), ids=CHANGED)
+def test_an_output_of_other_settings_is_left_alone(
+    lm: LanguageModel, tmp_path: Path, options: dict[str, Any], number: int
+) -> None:
+    left_alone(lm, lm, tmp_path, LINES, number, **options)
+
+
+def test_an_output_of_another_model_is_left_alone(lm: LanguageModel, tmp_path: Path) -> None:
+    rough = copy.deepcopy(lm.model).float()
+    assert fingerprint(rough) == fingerprint(lm.model)
+    larger = noisy(CONFIG.replace(num_layers=2), torch.float64)
+    for number, other in (
+        (1, replace(lm, model=larger)),
+        (1, replace(lm, model=rough)),
+        (1, replace(lm, given_tokenizer=Turned())),
+        (3, replace(lm, given_template=TEMPLATES["world"])),
+    ):
+        left_alone(lm, other, tmp_path, LINES, number)
+
+
+def test_an_output_of_other_lines_or_another_state_is_left_alone(lm: LanguageModel, tmp_path: Path) -> None:
+    left_alone(lm, lm, tmp_path, [LINES[0], *LINES[3:], LINES[1]], 2)
+    left_alone(lm, lm, tmp_path, LINES[:4] + LINES[5:], 1, state=used(lm.model, 1))
+
+
+def left_alone(
+    lm: LanguageModel, other: LanguageModel, folder: Path, lines: list[dict[str, Any]], number: int, **options: Any
+) -> None:
+    """Answers LINES, and asserts that a run with another model, lines or options refuses that result."""
+    out = folder / "out"
+    run(lm, written(folder / "in"), out, max_tokens=4, seed=1)
+    kept = out.read_bytes()
+    source = written(folder / "other", lines)
+    with pytest.raises(InputError, match=rf"result {number} in .* another prompt, setting or model"):
+        run(other, source, out, **{"max_tokens": 4, "seed": 1, **options})
+    assert out.read_bytes() == kept
+
+
 def test_an_output_of_something_else_is_left_alone(lm: LanguageModel, tmp_path: Path) -> None:
     source, out = written(tmp_path / "in"), tmp_path / "out"
     run(lm, source, out, max_tokens=4, seed=1)
     kept = out.read_bytes()
-    other = LanguageModel(noisy(CONFIG.replace(num_layers=2), torch.float64), lm.path, "", lm.tokenizer, lm.template)
-    state = used(lm.model, 1)
-    for changed in (
-        lambda: run(lm, source, out, max_tokens=5, seed=1),
-        lambda: run(lm, source, out, max_tokens=4, seed=2),
-        lambda: run(lm, source, out, max_tokens=4, seed=1, temperature=0.5),
-        lambda: run(lm, source, out, max_tokens=4, seed=1, stop="x"),
-        lambda: run(lm, source, out, max_tokens=4, seed=1, sampling=PRESETS["runner"]),
-        lambda: run(other, source, out, max_tokens=4, seed=1),
-        lambda: run(replace(lm, given_template=TEMPLATES["world"]), source, out, max_tokens=4, seed=1),
-        lambda: run(lm, written(tmp_path / "two", [LINES[0], *LINES[3:], LINES[1]]), out, max_tokens=4, seed=1),
-        lambda: run(lm, written(tmp_path / "full", LINES[0:4] + LINES[5:]), out, max_tokens=4, seed=1, state=state),
-    ):
-        with pytest.raises(InputError, match=r"another prompt, setting or model|cannot be served|holds more results"):
-            changed()
     with pytest.raises(InputError, match="holds more results"):
         run(lm, written(tmp_path / "short", LINES[:3]), out, max_tokens=4, seed=1)
     assert out.read_bytes() == kept
@@ -219,6 +263,82 @@ def test_a_line_that_the_model_cannot_answer_takes_no_other_with_it(tmp_path: Pa
     for place in (0, 2, 3):
         alone = lm.generate(lines[place]["prompt"], 4, seed=1, request=place, banned=(ord("Q"),))
         assert found[place]["text"] == alone.text and "error" not in found[place]
+
+
+def test_errors_are_counted_and_tokens_are_not_counted_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second line fails at its second token, when its batch has some already."""
+    model = noisy(CONFIG, torch.float64).requires_grad_(False)
+    model.emb.weight[ord("Q")] = float("nan")
+    broken = LanguageModel(model, Path("m.pth"), "m", ByteTokenizer(), None)
+    monkeypatch.setattr("receptance.language_model.load", lambda *_, **__: broken)
+    well: dict[str, Any] = {"prompt": "a", "banned": [ord("Q")]}
+    lines = [well, {"prompt": "b", "logit_bias": {ord("Q"): 100}}, {**well, "max_tokens": 2}]
+    source, out = written(tmp_path / "in", lines), tmp_path / "out"
+    command = ["generate", "--batch", str(source), str(out), "-m", "m.pth", "-n", "4", "--seed", "1"]
+    first = CliRunner().invoke(app, [*command, "--json"])
+    found = results(out)
+    assert [line["finish_reason"] for line in found] == ["length", "error", "length"]
+    summary = json.loads(first.stdout)
+    assert (first.exit_code, summary["num_failed"], summary["num_done"]) == (1, 1, 3)
+    assert summary["num_tokens"] == sum(line["num_tokens"] for line in found) == 6
+    # Nothing is tried again, and nothing is kept quiet.
+    kept = out.read_bytes()
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 1 and "has all 3 results, 1 of them errors" in again.stderr
+    written(source, [*lines, well])
+    more = CliRunner().invoke(app, [*command, "--batch-size", "1"])
+    assert more.exit_code == 1 and "3 of them from before, 1 of them errors" in more.stderr
+    assert out.read_bytes().startswith(kept)
+
+
+def test_two_runs_do_not_write_to_one_file(lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = written(tmp_path / "in", [{"prompt": "a"}] * 4), tmp_path / "out"
+    options: dict[str, Any] = {"max_tokens": 2, "seed": 1, "batch_size": 1}
+    refused: list[str] = []
+
+    def meanwhile(now: Summary) -> None:
+        # When all results are there, the second run has nothing to write.
+        if now.num_done < now.num_requests:
+            with pytest.raises(InputError, match="another run is writing to") as caught:
+                run(lm, source, out, **options)
+            refused.append(str(caught.value))
+
+    run(lm, source, out, **options, on_progress=meanwhile)
+    assert len(refused) >= 4 and len(results(out)) == 4
+    # One that began and ended between our reading of the file and our writing to it.
+    check, whole = Job.check, out.read_bytes()
+    out.write_bytes(whole[: whole.index(b"\n") + 1])
+
+    def overtaken(self: Job, seed: int | None) -> Summary:
+        found = check(self, seed)
+        out.write_bytes(whole)
+        return found
+
+    monkeypatch.setattr(Job, "check", overtaken)
+    with pytest.raises(InputError, match="another run is writing to"):
+        run(lm, source, out, **options)
+    assert out.read_bytes() == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_lines_are_checked_without_the_work_of_sampling(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="logit_bias names token 256, and the vocabulary ends at 255"):
+        Sampling(logit_bias={256: 1.0}).check(256)
+    with pytest.raises(InputError, match="all 2 tokens"):
+        Sampling(banned=(0, 1)).check(2)
+    monkeypatch.setattr(Sampler, "__init__", None)
+    defaults = Defaults.of(lm, has_state=False, think=None, sampling=None, changes={}, max_tokens=1, stops=())
+    assert len(list(read_requests(written(tmp_path / "in"), defaults))) == len(LINES)
+
+
+def test_a_template_that_is_a_guess_is_told(model_path: Path, tmp_path: Path) -> None:
+    arguments = ["generate", "-m", str(model_path), "-n", "2", "--batch"]
+    for lines, told in ((LINES[:2], False), (LINES[:3], True)):
+        source = written(tmp_path / f"in{told}", lines)
+        result = CliRunner().invoke(app, [*arguments, str(source), str(tmp_path / f"out{told}")])
+        assert result.exit_code == 0 and ("template g1 (a guess" in result.stderr) == told
 
 
 def test_a_state_goes_before_every_prompt(lm: LanguageModel, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_the_newest_file_is_chosen_by_its_date() -> None:
 
 def test_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
+    monkeypatch.setattr("receptance.catalogue.kept", lambda repo: {})
 
     def listed(repo: str) -> list[str]:
         asked.append(repo)
@@ -114,6 +115,25 @@ def test_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("user/repo") is None and resolve("rwkv7") is None
     assert len(asked) == 1
     assert resolve("rwkv7-g1-0.1b") == f"BlinkDL/rwkv7-g1:{KNOWN['rwkv7-g1-0.1b'].file}"
+
+
+def test_what_is_here_is_taken_and_a_newer_one_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `here` tells and what `resolve` takes are the same file: a name never downloads twice."""
+    known = KNOWN["rwkv7-g1-1.5b"]
+
+    def resolved(here: list[str], listed: list[str]) -> str | None:
+        monkeypatch.setattr("receptance.catalogue.kept", lambda repo: {file: Path(file) for file in here})
+        monkeypatch.setattr("receptance.catalogue.list_files", lambda repo: listed)
+        return resolve(known.name)
+
+    assert resolved(FILES[:3], FILES) == f"{known.repo}:{known.here()}" == f"{known.repo}:{FILES[2]}"
+    assert f"{known.repo}:{FILES[3]}" in capsys.readouterr().err
+    # What is here may be newer than what is left there, and the hub may be out of reach.
+    for listed in (FILES[:3], FILES[:4], []):
+        assert resolved(FILES[:4], listed) == f"{known.repo}:{FILES[3]}"
+        assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -136,6 +156,7 @@ def test_without_a_hub_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     def unreachable(repo: str) -> list[str]:
         raise CheckpointError(f"cannot get {repo}")
 
+    monkeypatch.setattr("receptance.catalogue.kept", lambda repo: {})
     monkeypatch.setattr("receptance.catalogue.list_files", unreachable)
     with pytest.raises(CheckpointError, match="cannot get BlinkDL/rwkv7-g1"):
         resolve("rwkv7-g1-0.4b")

@@ -1,8 +1,8 @@
 """A tensor that grows by a token at a time and is still a value: what a cache of keys and values is made of.
 
-    tape = Tape.holding(torch.zeros(1, 0, 2))       # [..., S, N] with S = 0
-    longer = tape.append(torch.ones(1, 3, 2))       # `tape` is as it was
-    longer.tensor                                   # [1, 3, 2]
+tape = Tape.holding(torch.zeros(1, 0, 2))       # [..., S, N] with S = 0
+longer = tape.append(torch.ones(1, 3, 2))       # `tape` is as it was
+longer.tensor                                   # [1, 3, 2]
 """
 
 from __future__ import annotations

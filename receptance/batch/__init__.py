@@ -2,11 +2,15 @@
 
     summary = run(lm, "in.jsonl", "out.jsonl", max_tokens=100, temperature=0.7)
 
-`requests` says what a line may hold, `results` what comes out, `job` does the work.
+`requests` says what a line may hold, `results` what comes out, `job` does the work.  A single request is made ready and
+its answer taken apart in the same way:
+
+    request = request_of(Line(prompt="Hello"), Defaults.of(lm, has_state=False, max_tokens=100, ...))
+    parts = answer_parts(text, request.opening)
 """
 
-from .job import Summary, run
-from .requests import Request
-from .results import Result
+from .job import Summary, check_files, run
+from .requests import Defaults, Line, Request, request_of
+from .results import Result, answer_parts
 
-__all__ = ["Request", "Result", "Summary", "run"]
+__all__ = ["Defaults", "Line", "Request", "Result", "Summary", "answer_parts", "check_files", "request_of", "run"]

@@ -20,7 +20,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import InputError, ReceptanceError
-from ..generation import PRESETS, Sampler, Sampling, preset_for
+from ..generation import PRESETS, Sampling, preset_for
+from ..language_model import LanguageModel
 from ..templates import Message, Template
 
 # Longer than any prompt that makes sense, and small enough for a file without line breaks not to fill the memory.
@@ -101,6 +102,11 @@ class Defaults:
     vocab_size: int
     reads_start: bool
 
+    @classmethod
+    def of(cls, lm: LanguageModel, *, has_state: bool, **given: Any) -> Defaults:
+        """For the requests to a model; `has_state`: whether it has read something before each of them."""
+        return cls(template=lm.chat_template, vocab_size=lm.config.vocab_size, reads_start=not has_state, **given)
+
 
 def read_requests(path: Path, defaults: Defaults) -> Iterator[Request]:
     """The requests of a file, one at a time.  Raises InputError, with the number of the line, for one that is none."""
@@ -148,9 +154,7 @@ def request_of(line: Line, defaults: Defaults, index: int = 0) -> Request:
     if not (prompt or defaults.reads_start):
         raise InputError("the prompt is empty; after a state there must be something to read")
     sampling = _settings(replace(sampling, **defaults.changes), line.model_extra or {})
-    if sampling.banned or sampling.logit_bias:
-        # Raises for tokens that the vocabulary lacks.
-        Sampler([sampling], defaults.vocab_size)
+    sampling.check(defaults.vocab_size)
     stops = defaults.stops if line.stop is None else (line.stop,) if isinstance(line.stop, str) else tuple(line.stop)
     usual = MAX_TOKENS if opening is None else MAX_TOKENS_OF_ANSWER
     if "" in stops:

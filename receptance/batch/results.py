@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import InputError
-from ..templates import ReplySplitter
+from ..templates import split_reply
 from .requests import LONGEST_LINE
 
 
@@ -85,9 +85,7 @@ def answer_parts(text: str, opening: str | None) -> dict[str, str]:
     """`text` as it is; of an answer to messages (`Request.opening`), the `thought` apart."""
     if opening is None:
         return {"text": text}
-    splitter = ReplySplitter(opening)
-    pieces = [*splitter.push(text), *splitter.finish()]
-    answer, thought = ("".join(p.text for p in pieces if p.kind == kind).strip() for kind in ("answer", "thought"))
+    thought, answer = split_reply(text, opening)
     return {"text": answer, "thought": thought}
 
 

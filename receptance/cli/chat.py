@@ -12,8 +12,9 @@ from ..errors import InputError, ReceptanceError
 from .chat_commands import MARK, answer, perform, tell_loaded
 from .chat_screen import Interrupts, PipeScreen, Screen, TerminalScreen, leave_on_signals, unechoed
 from .chat_session import Session
-from .guard import sentence
+from .guard import is_out_of_memory, sentence
 from .options import (
+    GUESS,
     MODEL_HELP,
     DeviceOption,
     DtypeOption,
@@ -72,18 +73,12 @@ def chat(
 
     Without a terminal, every line of the input is a message or a command; answers go to stdout, all else to stderr.
     """
+    # The seed is the whole conversation's, not a setting of single answers.
+    changes = settings_of(locals() | {"seed": None})
+    if load is not None and state is not None:
+        raise InputError("--state does not go with --load: a saved conversation brings the state that it started from")
     wanted = model_or_advice(model, "receptance chat")
-    changes = settings_of(
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty,
-        penalty_decay=penalty_decay,
-        order=order,
-    )
-    options = {"system": system, "think": think, "max_tokens": max_tokens, "stops": stop}
+    options = {"system": system, "think": think, "max_tokens": max_tokens, "stop": stop}
     chosen = _preset(preset, changes)
     leave_on_signals()
     with unechoed(), loading(wanted):
@@ -94,11 +89,11 @@ def chat(
         session = Session(_chat(lm, state, options), changes, chosen)
         if load is not None:
             session.load(load)
-            session.take_over(system, think)
+            session.take_over(system, think, None if template is None else lm.chat_template)
         if seed is not None:
             session.chat.seed = seed
     screen = _screen(session)
-    screen.say(_header(lm, session))
+    screen.say(_header(lm, session, is_guess=lm.template is None and load is None))
     if load is not None:
         tell_loaded(session, screen)
     converse(session, screen)
@@ -116,7 +111,9 @@ def converse(session: Session, screen: Screen) -> None:
             return
         try:
             _take(line, session, screen)
-        except ReceptanceError as error:
+        except Exception as error:
+            if not (isinstance(error, ReceptanceError) or is_out_of_memory(error)):
+                raise
             screen.complain(sentence(error))
 
 
@@ -154,8 +151,10 @@ def _chat(lm: LanguageModel, state: str | None, options: dict[str, Any]) -> Chat
 def _screen(session: Session) -> Screen:
     if not _is_terminal():
         if sys.stdin is not None:
-            # So that wrong bytes are met where a message is read, and told in a sentence.
-            sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+            # Wrong bytes are met where a message is read, and told in a sentence.  Some programs on Windows begin every
+            # text with a mark.
+            encoding = None if sys.stdin.isatty() else "utf-8-sig"
+            sys.stdin.reconfigure(encoding=encoding, errors="surrogateescape")  # type: ignore[union-attr]
         return PipeScreen()
     from .chat_prompt import Prompt
 
@@ -164,14 +163,12 @@ def _screen(session: Session) -> Screen:
     return TerminalScreen(Prompt(session).read, interrupts)
 
 
-def _header(lm: LanguageModel, session: Session) -> str:
+def _header(lm: LanguageModel, session: Session, is_guess: bool) -> str:
     """What we talk with, in which form, and how to get help."""
     from ..devices import dtype_name
 
     weight = lm.model.emb.weight
-    template = session.chat.template.name
-    if lm.template is None:
-        template += " (a guess, for the model's name tells none; --template names another)"
+    template = session.chat.template.name + (f" ({GUESS})" if is_guess else "")
     return (
         f"{printable(lm.name)}: RWKV-{lm.config.version}, {dtype_name(weight.dtype)} on {weight.device}\n"
         f"template {template}, think {session.chat.think}; /help lists the commands"

@@ -69,7 +69,10 @@ class Interrupts:
 
 
 class PipeScreen:
-    """Every line that comes in is a message or a command; answers go to stdout as they are, all else to stderr."""
+    """Every line that comes in is a message or a command; answers go to stdout, all else to stderr.
+
+    Only where stdout is a pipe or a file an answer goes there as it is.
+    """
 
     keys = "The end of the input ends the conversation."
 
@@ -88,8 +91,11 @@ class PipeScreen:
         thought = False
         with closing(pieces):
             for piece in pieces:
-                thought = thought or piece.kind == "thought"
-                print(piece.text, end="", file=sys.stderr if piece.kind == "thought" else sys.stdout, flush=True)
+                if piece.kind == "thought":
+                    thought = True
+                    print(harmless(piece.text), end="", file=sys.stderr, flush=True)
+                else:
+                    print(harmless(piece.text) if sys.stdout.isatty() else piece.text, end="", flush=True)
         if thought:
             print(file=sys.stderr, flush=True)
         print(flush=True)

@@ -21,7 +21,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..generation import Chat, Sampling
-    from ..templates import Piece
+    from ..templates import Piece, Template
 
 # What `/set` changes, and how its value is read.
 SETTINGS: dict[str, Callable[[str], Any]] = {
@@ -128,11 +128,16 @@ class Session:
         else:
             self.branches[self.current] = loaded
 
-    def take_over(self, system: str | None, think: str | None) -> None:
-        """Go on with a loaded conversation as it is wished now; None: as it was saved."""
-        self.chat.system = self.chat.system if system is None else system
-        if think is not None:
-            self.set_think(think)
+    def take_over(self, system: str | None, think: str | None, template: Template | None) -> None:
+        """Go on with a loaded conversation as it is wished now; None: as it was saved, where that is possible.
+
+        Raises InputError for a think mode that the template does not have.
+        """
+        chat = self.chat
+        chat.system = chat.system if system is None else system
+        chat.template = template or chat.template
+        saved = chat.think if chat.think in chat.template.think_modes else chat.template.default_think
+        self.set_think(saved if think is None else think)
 
     def set(self, assignment: str) -> None:
         """Change a setting as `name=value` says; with nothing behind the = it becomes the preset's again.

@@ -89,17 +89,7 @@ def generate(
     and settings of its own, such as "max_tokens", "stop", "temperature".
     The same command again does only what is missing in OUT.
     """
-    settings = settings_of(
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty,
-        penalty_decay=penalty_decay,
-        order=order,
-        seed=seed,
-    )
+    settings = settings_of(locals())
     _refuse("needs --chat", system=system, when=not chat)
     _refuse("needs --chat or --batch", think=think, template=template, when=not chat and batch is None)
     _refuse("needs --batch", batch_size=batch_size, when=batch is None)
@@ -129,7 +119,7 @@ def generate(
 
 
 def _messages(text: str, system: str | None) -> dict[str, Any]:
-    before = [] if system is None else [{"role": "system", "content": _whole(system)}]
+    before = [] if system is None else [{"role": "system", "content": _whole(system, "the system text")}]
     return {"messages": [*before, {"role": "user", "content": text}]}
 
 
@@ -143,7 +133,7 @@ def _refuse(reason: str, *, when: bool, **options: object) -> None:
 def _read(prompt: str | None) -> str:
     """The prompt that was given, or what comes through the pipe."""
     if prompt is not None and prompt != STDIN:
-        return _whole(prompt)
+        return _whole(prompt, "the prompt")
     if sys.stdin is None or (prompt is None and sys.stdin.isatty()):
         raise InputError(
             'there is no prompt; write it behind the command, as `receptance generate "..."`, or pipe it in'
@@ -160,10 +150,10 @@ def _read(prompt: str | None) -> str:
     return text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
 
 
-def _whole(text: str) -> str:
+def _whole(text: str, what: str) -> str:
     """The text as it was typed.  Python gives bytes that are no UTF-8 as halves of surrogate pairs."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"the prompt is no UTF-8 from character {error.start + 1} on; convert it first") from error
+        raise InputError(f"{what} is no UTF-8 from character {error.start + 1} on; convert it first") from error
     return text

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ import typer
 
 from ..display import harmless, write
 from .guard import STOPPED
-from .options import Dtype, preset_named, sampling_of
+from .options import GUESS, Dtype, preset_named
 from .terminal import console, loading
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Wish:
         from ..generation import Sampling
         from ..language_model import load
 
-        sampling_of(self.sampling or Sampling(), **self.settings)
+        replace(self.sampling or Sampling(), **self.settings)
         with loading(self.model):
             lm = load(
                 self.model,
@@ -71,10 +71,17 @@ class Wish:
 
     def request(self, lm: LanguageModel, state: State | None, line: Mapping[str, Any]) -> Request:
         """A line, as a file of requests may hold it, made ready for the model."""
-        from ..batch.job import defaults_of
-        from ..batch.requests import Line, request_of
+        from ..batch import Defaults, Line, request_of
 
-        defaults = defaults_of(lm, state, self.sampling, self.settings, self.max_tokens, self.stops, self.think)
+        defaults = Defaults.of(
+            lm,
+            has_state=state is not None,
+            sampling=self.sampling,
+            changes=self.settings,
+            max_tokens=self.max_tokens,
+            stops=self.stops,
+            think=self.think,
+        )
         return request_of(Line.model_validate(line), defaults)
 
 
@@ -86,6 +93,8 @@ def answer(wish: Wish, line: Mapping[str, Any], echo: str, as_json: bool, logpro
     """
     lm, state = wish.load()
     request = wish.request(lm, state, line)
+    if request.opening is not None:
+        tell_guess(lm)
     options: dict[str, Any] = {"sampling": request.sampling, "stop": request.stops, "state": state}
     clock = time.perf_counter()
     if as_json:
@@ -103,6 +112,12 @@ def answer(wish: Wish, line: Mapping[str, Any], echo: str, as_json: bool, logpro
     _tell(stream.completion, reading, time.perf_counter() - clock)
     if not ended:
         raise typer.Exit(STOPPED)
+
+
+def tell_guess(lm: LanguageModel) -> None:
+    """Say which template messages are written in, where nothing tells which is the model's."""
+    if lm.template is None:
+        print(f"template {lm.chat_template.name} ({GUESS})", file=sys.stderr)
 
 
 def _show(page: Page, stream: Stream, opening: str | None) -> bool:
@@ -177,13 +192,13 @@ def _tell(completion: Completion, reading: float, seconds: float) -> None:
     words = (
         f"{completion.num_prompt_tokens:,} tokens read in {reading:.2f} s; "
         f"{num_tokens:,} generated, {_speed(num_tokens, seconds):,.1f} tokens/s; "
-        f"{REASONS[completion.finish_reason]}; --seed {completion.seed} gives it again"
+        f"{REASONS[completion.finish_reason or 'cancelled']}; --seed {completion.seed} gives it again"
     )
     Console(stderr=True).out(words, style="dim", highlight=False)
 
 
 def _values(lm: LanguageModel, completion: Completion, opening: str | None, seconds: float) -> dict[str, Any]:
-    from ..batch.results import answer_parts
+    from ..batch import answer_parts
 
     values: dict[str, Any] = {
         "model": lm.name,

@@ -61,7 +61,7 @@ def one_sentence(debug: bool) -> Iterator[None]:
         _say("stopped")
         sys.exit(STOPPED)
     except Exception as error:
-        if debug or not (isinstance(error, (ReceptanceError, OSError)) or _is_out_of_memory(error)):
+        if debug or not (isinstance(error, (ReceptanceError, OSError)) or is_out_of_memory(error)):
             raise
         _say(sentence(error))
         sys.exit(WRONG_INPUT)
@@ -91,7 +91,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _words(error: BaseException) -> str:
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return "there is not enough memory for this; try a smaller model, fewer tokens or --dtype bfloat16"
     if not isinstance(error, OSError) or isinstance(error, ReceptanceError):
         return str(error)
@@ -104,7 +104,7 @@ def _words(error: BaseException) -> str:
     return f"cannot use{place or ' a file'}: {(error.strerror or str(error)).lower()}"
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Python's own error or one of PyTorch's, which are told by their names so that PyTorch need not be loaded."""
     if isinstance(error, MemoryError) or "OutOfMemoryError" in {kind.__name__ for kind in type(error).__mro__}:
         return True

@@ -98,7 +98,7 @@ def _block(with_header: bool) -> Table:
 def _print_one(screen: Console, known: Known, here: Path | None) -> None:
     from rich.table import Column, Table
 
-    newest = " or a newer one of the repository, which is looked for at the time of use" if known.pattern else ""
+    newest = " or a newer one of the repository, where none is here yet" if known.pattern else ""
     table = Table.grid(Column(), Column(overflow="fold"), padding=(0, 2))
     for title, value in {
         "name": f"{known.name} ({known.about})",

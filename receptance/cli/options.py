@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +26,20 @@ MODEL_HELP = "A file, a folder, a hub id, `repo:file`, or a name that `receptanc
 # What a newcomer is told to take: small enough for any machine, large enough to make sense.
 ADVISED_MODEL = "rwkv7-g1-0.4b"
 LARGEST_SEED = 2**63 - 1
+# The options that are settings of `Sampling`, by the names of the parameters.
+SETTINGS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "penalty_decay",
+    "order",
+    "seed",
+)
+# What is said where a template is used that nothing tells to be the model's.
+GUESS = "a guess, for the model's name tells none; --template names another"
 # Headings of the help pages.
 CHOOSING, LOADING = "How tokens are chosen", "How the model is loaded"
 ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
@@ -177,15 +190,13 @@ MaxTokens = Annotated[
 ]
 
 
-def sampling_of(preset: Sampling, **given: Any) -> Sampling:
-    """The preset with what was given in its place; None was not given.  Raises InputError where a value cannot be."""
-    return replace(preset, **settings_of(**given))
+def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options of a command that were given and are settings of `Sampling`.
 
-
-def settings_of(**given: Any) -> dict[str, Any]:
-    """The options that were given, as fields of `Sampling`; None was not given."""
-    values = {name: value.value if isinstance(value, Orders) else value for name, value in given.items()}
-    return {name: value for name, value in values.items() if value is not None}
+    options     `locals()` at the start of the command, when nothing else is in it
+    """
+    given = {name: options[name] for name in SETTINGS if options[name] is not None}
+    return {name: value.value if isinstance(value, Orders) else value for name, value in given.items()}
 
 
 def preset_named(name: str) -> Sampling:

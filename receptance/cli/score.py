@@ -6,15 +6,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
 from ..errors import DataError
 from .options import MODEL_HELP, DeviceOption, DtypeOption, TokenizerOption, named
-from .terminal import console
+from .terminal import console, progress
 
 if TYPE_CHECKING:
     from ..evaluation import Score
@@ -43,7 +42,12 @@ def score(
         # Opened first: that a text is missing is better known before a model is loaded.
         source = _stdin() if file == STDIN else stack.enter_context(open_text(file))
         lm = load(model, dtype=dtype.torch if dtype else None, device=device, tokenizer=tokenizer)
-        on_progress = stack.enter_context(_progress(_size(source)))
+        size, update = _size(source), stack.enter_context(progress(in_bytes=True))
+
+        def on_progress(found: Score) -> None:
+            words = f"{found.tokens_per_second:,.0f} tokens/s, perplexity {found.perplexity:.4g}"
+            update(found.num_bytes, size, words, _so_far(found))
+
         found = run(
             lm.model, lm.known_tokenizer(), text_pieces(source, "stdin" if file == STDIN else file), on_progress, piece
         )
@@ -68,31 +72,9 @@ def _size(source: BinaryIO) -> int | None:
         return None
 
 
-@contextmanager
-def _progress(total: int | None) -> Iterator[Callable[[Score], None]]:
-    """A bar on stderr; where the work is stopped, what was found until then is told instead."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    latest: list[Score] = []
-    columns = (BarColumn(), DownloadColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    screen = Console(stderr=True)
-    try:
-        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-            task = bar.add_task("", total=total)
-
-            def update(found: Score) -> None:
-                latest[:] = [found]
-                words = f"{found.tokens_per_second:,.0f} tokens/s, perplexity {found.perplexity:.4g}"
-                bar.update(task, completed=found.num_bytes, description=words)
-
-            yield update
-    except KeyboardInterrupt:
-        if latest:
-            found = latest[0]
-            figures = f"perplexity {found.perplexity:.4f}, bits per byte {found.bits_per_byte:.4f}"
-            print(f"the first {found.tokens:,} tokens: {figures}", file=sys.stderr)
-        raise
+def _so_far(found: Score) -> str:
+    figures = f"perplexity {found.perplexity:.4f}, bits per byte {found.bits_per_byte:.4f}"
+    return f"the first {found.tokens:,} tokens: {figures}"
 
 
 def _values(found: Score) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,15 +25,17 @@ UNLIMITED = 100_000
 def prepare_streams() -> None:
     """Make stdout and stderr take whatever is printed.
 
-    A letter that stdout's encoding lacks becomes `?`.  stderr spells such letters out by itself.
+    A file or a pipe gets UTF-8, whatever the system's encoding is, as a model may write letters of any language.  A
+    letter that a terminal's encoding lacks becomes `?` on stdout and is spelt out on stderr.
     """
-    for name in ("stdout", "stderr"):
+    for name, errors in (("stdout", "replace"), ("stderr", "backslashreplace")):
         # Closed before we began.  The next file to be opened, such as a checkpoint to write, would get the free number,
         # and what a library prints would go into it.
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors=errors)
 
 
 def console() -> Console:
@@ -57,3 +59,32 @@ def loading(model: str) -> Iterator[None]:
     else:
         screen.out(words, highlight=False)
         yield
+
+
+@contextmanager
+def progress(in_bytes: bool = False) -> Iterator[Callable[[int, int | None, str, str], None]]:
+    """A bar on stderr, which is moved by `update(completed, total, words, so_far)`; None: nobody knows the total.
+
+    Where Ctrl-C ends the work, the latest `so_far` says what it came to.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    latest = ""
+    count = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    columns = (BarColumn(), count, TextColumn("{task.description}"), TimeRemainingColumn())
+    screen = Console(stderr=True)
+    try:
+        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+            task = bar.add_task("", total=None)
+
+            def update(completed: int, total: int | None, words: str, so_far: str) -> None:
+                nonlocal latest
+                latest = so_far
+                bar.update(task, completed=completed, total=total, description=words)
+
+            yield update
+    except KeyboardInterrupt:
+        if latest:
+            print(latest, file=sys.stderr)
+        raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..display import printable
-from .options import MODEL_HELP, Dtype, named
+from .options import LARGEST_SEED, MODEL_HELP, Dtype, named
 from .terminal import console
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 FAILED = 1
 # Far more than a difference needs to show, and few enough to be fed one at a time.
 MOST_TOKENS = 2**20
-LARGEST_SEED = 2**63 - 1
 
 
 def verify(

@@ -58,7 +58,8 @@ class Score:
     @property
     def bits_per_byte(self) -> float:
         """nats / log(2) / bytes: compares any two models, and tells how far one would compress the text."""
-        return self.nats / math.log(2) / self.num_bytes
+        # The first tokens may have no bytes, as the mark between documents.
+        return self.nats / math.log(2) / self.num_bytes if self.num_bytes else math.inf
 
     @property
     def tokens_per_second(self) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..state import State
-from ..templates import Message, Piece, ReplySplitter, ToolCall
+from ..templates import Message, Piece, ReplySplitter, ToolCall, split_reply
 from .completion import prompt_tokens
 from .continuation import Continuation, FinishReason
 from .decoding import Decoding
@@ -85,8 +85,6 @@ class Answer:
         self.attempt = attempt
         self.request = len(before.messages) * ATTEMPTS + attempt
         self.continuation = Continuation(chat.tokenizer, (*chat.template.stops, *chat.stop), chat.max_tokens)
-        self.splitter = ReplySplitter(self.opening)
-        self.split: list[Piece] = []
         self.certain: Place | None = None
         self.uncertain: deque[Place] = deque(maxlen=UNCERTAIN_STEPS)
         self.prompt_seconds = self.seconds = 0.0
@@ -98,6 +96,7 @@ class Answer:
         decoding = Decoding(self.model, [self.prompt], [self.sampling], [self.request], self.start, uncounted)
         self.prompt_seconds, clock = time.perf_counter() - clock, time.perf_counter()
         self.certain = Place(0, 0, decoding.state)
+        splitter = ReplySplitter(self.opening)
         while self.continuation.finish_reason is None:
             [token] = decoding.step().tokens.tolist()
             if (num_characters := self.continuation.num_decoded) is not None:
@@ -105,8 +104,8 @@ class Answer:
             text = self.continuation.push(token)
             self._advance()
             self.seconds = time.perf_counter() - clock
-            yield from self._split(text)
-        yield from self._end()
+            yield from splitter.push(text)
+        yield from splitter.finish()
 
     def _advance(self) -> str:
         """What was said so far, without a stop and white space at its end; finds the last state that read no more."""
@@ -115,40 +114,23 @@ class Answer:
             self.certain = self.uncertain.popleft()
         return said
 
-    def _split(self, text: str) -> list[Piece]:
-        pieces = self.splitter.push(text)
-        self.split += pieces
-        return pieces
-
-    def _end(self) -> list[Piece]:
-        """What was still held back; nothing when called again."""
-        pieces = [*self.splitter.push(self.continuation.finish()), *self.splitter.finish()]
-        self.split += pieces
-        return pieces
-
-    def moment(self) -> Moment:
-        """The conversation after this answer, of which at least one token has come."""
-        self._end()
+    def end(self) -> tuple[Moment, Reply]:
+        """The conversation after this answer, of which at least one token has come, and the answer for the user."""
+        self.continuation.finish()
         said = self._advance()
         assert self.certain is not None, "the prompt has been read"
-        return Moment(
-            messages=(*self.messages, Message("assistant", self._part("answer"), raw=self.opening + said)),
+        thought, text = split_reply(self.continuation.text, self.opening)
+        moment = Moment(
+            messages=(*self.messages, Message("assistant", text, raw=self.opening + said)),
             text=self.text + said,
             unread=said[self.certain.num_characters :],
             state=self.certain.state,
             num_tokens=self.num_read + self.certain.num_tokens,
             attempt=self.attempt,
         )
-
-    def _part(self, kind: str) -> str:
-        return "".join(piece.text for piece in self.split if piece.kind == kind).strip()
-
-    def reply(self) -> Reply:
-        """This answer, for the user."""
-        text = self._part("answer")
-        return Reply(
+        reply = Reply(
             text=text,
-            thought=self._part("thought"),
+            thought=thought,
             tool_calls=tuple(self.template.parse_tool_calls(text)) if self.has_tools else (),
             finish_reason=self.continuation.finish_reason or "cancelled",
             num_prompt_tokens=len(self.prompt),
@@ -156,3 +138,4 @@ class Answer:
             prompt_seconds=self.prompt_seconds,
             seconds=self.seconds,
         )
+        return moment, reply

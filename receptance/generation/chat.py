@@ -204,7 +204,7 @@ class Chat:
         finally:
             # Also where the caller goes away or Ctrl-C comes: what was said was said.
             if answer.continuation.tokens:
-                moment, reply = answer.moment(), answer.reply()
+                moment, reply = answer.end()
                 if before is self.moment:
                     self._past.append(before.to("cpu"))
                 self.moment, self.reply = moment, reply

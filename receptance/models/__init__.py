@@ -1,7 +1,7 @@
 """The models: one skeleton (`rwkv.py`) and one file for each generation, to be read beside its paper.
 
-    model = build(Config.preset("rwkv7-0.1b"))
-    logits, state = model(tokens)
+model = build(Config.preset("rwkv7-0.1b"))
+logits, state = model(tokens)
 """
 
 from __future__ import annotations

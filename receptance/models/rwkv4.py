@@ -1,8 +1,8 @@
 """RWKV-4 "Dove" (Peng et al. 2023, arXiv 2305.13048).
 
-    r_t = W_r (mu_r x_t + (1 - mu_r) x_{t-1}), and likewise k and v
-    wkv_t = (sum_{i<t} e^{-(t-1-i)w + k_i} v_i + e^{u + k_t} v_t) / (the same sum without v)
-    o_t = W_o (sigmoid(r_t) * wkv_t)
+r_t = W_r (mu_r x_t + (1 - mu_r) x_{t-1}), and likewise k and v
+wkv_t = (sum_{i<t} e^{-(t-1-i)w + k_i} v_i + e^{u + k_t} v_t) / (the same sum without v)
+o_t = W_o (sigmoid(r_t) * wkv_t)
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """RWKV-6 "Finch" (Peng et al. 2024, arXiv 2404.05892).
 
-    ddlerp_j(x, p) = x + (p - x) * (maa_j + tanh((x + (p - x) * maa_x) W_1)_j W_2j)
-    w_t = exp(-exp(decay + tanh(x_w D_1) D_2))
-    S_t = S_{t-1} diag(w_t) + v_t k_t^T;   y_t = (S_{t-1} + v_t (u k_t)^T) r_t
-    o_t = W_o (SiLU(W_g x_g) * norm(y_t))
+ddlerp_j(x, p) = x + (p - x) * (maa_j + tanh((x + (p - x) * maa_x) W_1)_j W_2j)
+w_t = exp(-exp(decay + tanh(x_w D_1) D_2))
+S_t = S_{t-1} diag(w_t) + v_t k_t^T;   y_t = (S_{t-1} + v_t (u k_t)^T) r_t
+o_t = W_o (SiLU(W_g x_g) * norm(y_t))
 """
 
 from __future__ import annotations

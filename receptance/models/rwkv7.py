@@ -1,12 +1,12 @@
 """RWKV-7 "Goose" (Peng et al. 2025, arXiv 2503.14456).
 
-    w_t = exp(-e^{-1/2} sigmoid(w_0 + tanh(x_w W_1) W_2))        the decay of each key channel
-    a_t = sigmoid(a_0 + x_a A_1 A_2)                             the in-context learning rate
-    kappa_t = k_t * k_k, made a unit vector per head             the key that is removed
-    k_t <- k_t * (1 + (a_t - 1) * k_a)                           the key that is written
-    v_t <- v_t + (v_t^{first layer} - v_t) * sigmoid(v_0 + x_v V_1 V_2)
-    S_t = S_{t-1} (diag(w_t) - kappa_t (a_t * kappa_t)^T) + v_t k_t^T;   y_t = S_t r_t
-    o_t = W_o ((norm(y_t) + (sum r_t * k_t * r_k) v_t) * sigmoid(x_g G_1) G_2)
+w_t = exp(-e^{-1/2} sigmoid(w_0 + tanh(x_w W_1) W_2))        the decay of each key channel
+a_t = sigmoid(a_0 + x_a A_1 A_2)                             the in-context learning rate
+kappa_t = k_t * k_k, made a unit vector per head             the key that is removed
+k_t <- k_t * (1 + (a_t - 1) * k_a)                           the key that is written
+v_t <- v_t + (v_t^{first layer} - v_t) * sigmoid(v_0 + x_v V_1 V_2)
+S_t = S_{t-1} (diag(w_t) - kappa_t (a_t * kappa_t)^T) + v_t k_t^T;   y_t = S_t r_t
+o_t = W_o ((norm(y_t) + (sum r_t * k_t * r_k) v_t) * sigmoid(x_g G_1) G_2)
 """
 
 from __future__ import annotations

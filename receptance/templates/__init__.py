@@ -11,7 +11,7 @@ Nothing here imports PyTorch, and Jinja is loaded when the first file is opened.
 from typing import TYPE_CHECKING, Any
 
 from .known import TEMPLATES, open_template, template_for
-from .replies import Piece, ReplySplitter
+from .replies import Piece, ReplySplitter, split_reply
 from .template import ROLES, THINK_MODES, Message, Template
 from .tools import JSON, MARKDOWN, ToolCall, ToolForm, parse_tool_calls
 from .turns import Thinking, TurnTemplate
@@ -36,6 +36,7 @@ __all__ = [
     "TurnTemplate",
     "open_template",
     "parse_tool_calls",
+    "split_reply",
     "template_for",
 ]
 

@@ -93,6 +93,14 @@ class ReplySplitter:
         return [Piece("thought", said)] if said else []
 
 
+def split_reply(text: str, opening: str = "") -> tuple[str, str]:
+    """Thought and answer of a whole reply, of which `text` was generated; without white space around them."""
+    splitter = ReplySplitter(opening)
+    pieces = [*splitter.push(text), *splitter.finish()]
+    thought, answer = ("".join(piece.text for piece in pieces if piece.kind == kind) for kind in ("thought", "answer"))
+    return thought.strip(), answer.strip()
+
+
 def _begun(text: str, mark: str) -> int:
     """How many letters at the end of a text may be the beginning of a mark."""
     return next(length for length in range(len(mark) - 1, -1, -1) if text.endswith(mark[:length]))

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,19 +27,19 @@ ONE_CORE = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 ROWS, COLUMNS = 24, 80
 
 
-def letters() -> RWKV:
-    """A model of bytes that says small letters, which ones its state and the noise decide."""
+def letters(said: Sequence[int] = LETTERS) -> RWKV:
+    """A model of bytes that says small letters, or others, which ones its state and the noise decide."""
     model = noisy(Config(version="7", vocab_size=256, num_layers=1, dim=16, head_size=8)).requires_grad_(False)
     model.ln_out.bias[0] = 40.0
     model.head.weight[:, 0] = 0.0
-    model.head.weight[LETTERS, 0] = 1.0
+    model.head.weight[list(said), 0] = 1.0
     return model
 
 
-def letters_file(folder: Path) -> Path:
+def letters_file(folder: Path, said: Sequence[int] = LETTERS) -> Path:
     """That model as a file, whose name tells its template."""
     path = folder / "rwkv7-g1-tiny.pth"
-    save_checkpoint(letters(), path)
+    save_checkpoint(letters(said), path)
     return path
 
 

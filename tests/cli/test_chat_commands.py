@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Generator, Iterable
@@ -129,7 +130,7 @@ def test_files_that_cannot_be_used(session: Session, tmp_path: Path) -> None:
     assert "take another name" in complaint(session, f"/save {tmp_path / 'foreign'}")
     assert (tmp_path / "foreign").read_text() == "mine"
     assert "cannot be written" in complaint(session, f"/save {tmp_path / 'foreign' / 'folder'}")
-    assert "cannot be read" in complaint(session, f"/load {tmp_path / 'foreign'}")
+    assert "no saved state" in complaint(session, f"/load {tmp_path / 'foreign'}")
     assert "no conversation" in complaint(session, f"/load {saved(tmp_path, 'state')}")
     assert "does not exist" in complaint(session, f"/load {tmp_path / 'nothing'}")
     assert "/load FILE" in complaint(session, "/load")
@@ -213,6 +214,41 @@ def test_an_error_of_the_model_does_not_end_the_conversation(session: Session) -
     assert len(record.complaints) == 1 and len(record.answers) == 1 and len(session.chat.messages) == 2
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=type)
+def test_a_lack_of_memory_does_not_end_the_conversation(session: Session, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        hook.remove()
+        raise error
+
+    hook = session.chat.model.emb.register_forward_pre_hook(fail)
+    record = after(session, "one", "two")
+    [said] = record.complaints
+    assert said.startswith("there is not enough memory") and len(record.answers) == 1
+    assert [message.content for message in session.chat.messages[:1]] == ["two"]
+
+
+def test_a_fault_of_ours_ends_it(session: Session) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    session.chat.model.emb.register_forward_pre_hook(fail)
+    with pytest.raises(ZeroDivisionError):
+        after(session, "one")
+
+
+def test_a_loaded_conversation_as_it_is_wished_now(session: Session, tmp_path: Path) -> None:
+    file = tmp_path / "talk"
+    after(session, "/system Be brief.", "/think a bit", "one", f"/save {file}")
+    other = Session(Chat(session.chat.model, ByteTokenizer(), TEMPLATES["world"]))
+    other.load(str(file))
+    other.take_over(None, None, None)
+    assert (other.chat.template, other.chat.think, other.chat.system) == (TEMPLATES["g1"], "a bit", "Be brief.")
+    other.take_over("Be long.", None, TEMPLATES["world"])
+    assert (other.chat.template, other.chat.think, other.chat.system) == (TEMPLATES["world"], "off", "Be long.")
+    with pytest.raises(InputError, match="no think mode 'on'"):
+        other.take_over(None, "on", None)
+
+
 def shown(*pieces: Piece, monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
     """What a terminal gets of an answer."""
     for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
@@ -257,7 +293,8 @@ def piped(folder: Path, lines: bytes, *options: str | Path, **changes: str) -> s
 
 def test_through_pipes(tmp_path: Path) -> None:
     lines = "hello\n\n/think on\nmüde\n/nope\n/undo\n//x\n\\xff\n/save talk".encode().replace(b"\\xff", b"\xff")
-    result = piped(tmp_path, lines, "--system", "Be brief.", PYTHONUTF8="1")
+    # The text of pipes is UTF-8, whatever the system's encoding.
+    result = piped(tmp_path, b"\xef\xbb\xbf" + lines, "--system", "Be brief.", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert result.returncode == 0 and b"\x1b" not in result.stdout + result.stderr
     answers, said = result.stdout.decode().split("\n"), result.stderr.decode()
     # The second and the third are nothing but thoughts, which do not go to stdout.
@@ -272,10 +309,28 @@ def test_a_conversation_and_a_state_to_start_from(tmp_path: Path, session: Sessi
     result = piped(tmp_path, b"two", "--load", tmp_path / "talk", "--max-tokens", "5")
     assert result.stdout.decode() == expected + "\n", result.stderr
     assert f"loaded {tmp_path / 'talk'} (2 messages)" in result.stderr.decode()
+    assert "a guess" not in result.stderr.decode()
     state = saved(tmp_path, "state")
+    refused = piped(tmp_path, b"", "--load", tmp_path / "talk", "--state", state)
+    assert refused.returncode == 2 and b"--state does not go with --load" in refused.stderr
     [fresh] = after(session, "/reset", "two").answers
     result = piped(tmp_path, b"two\n", "--state", state, "--max-tokens", "5")
     assert len(result.stdout) == 6 and result.stdout.decode() != fresh + "\n", result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_a_pipe_in_and_a_terminal_out(tmp_path: Path) -> None:
+    """`ESC c` would clear the screen and more; neither an answer nor a thought gets it through."""
+    import pexpect
+
+    model = letters_file(tmp_path, [0x1B, ord("c")])
+    arguments = [*COMMAND, model, "--tokenizer", "bytes", "--seed", "1", "--max-tokens", "60"]
+    line = "printf 'hi\\n/think on\\nhi\\n' | " + shlex.join(map(str, arguments))
+    terminal = pexpect.spawn("sh", ["-c", line], env=environment(tmp_path), timeout=60)  # type: ignore[arg-type]
+    raw = terminal.read()
+    assert raw.count(b"cut after 60 tokens") == 2
+    assert b"\x1bc" not in raw and b"\x1b\x1b" not in raw
+    assert raw.decode().count("\ufffd") > 50
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")

@@ -153,6 +153,25 @@ def test_a_message_is_answered_in_the_models_form(model: Path, think: str) -> No
         assert streamed.stdout == "" and len(streamed.stderr.splitlines()) >= 2
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_a_template_that_is_a_guess_is_told(model: Path, options: list[str]) -> None:
+    arguments = ["Hello", "-m", model, "-n", 2, *options]
+    told = "template g1 (a guess, for the model's name tells none; --template names another)\n"
+    assert run(*arguments, "--chat").stderr.startswith(told)
+    assert "template" not in run(*arguments, "--chat", "--template", "g1").stderr + run(*arguments).stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_a_pipe_gets_utf8_whatever_the_system_writes(model: Path, options: list[str]) -> None:
+    arguments = [*COMMAND, "generate", "北京", "-m", str(model), "-n", "60", "--seed", "1", "-t", "2", *options]
+    expected = receptance.load(model).generate("北京", 60, seed=1, temperature=2.0).text
+    assert not expected.isascii()
+    environment = ONE_THREAD | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    result = subprocess.run(arguments, stdout=subprocess.PIPE, env=environment, check=True)
+    printed = result.stdout.decode("utf-8")
+    assert (json.loads(printed)["text"] if options else printed) == expected
+
+
 def test_a_state_goes_before_the_prompt(model: Path, tmp_path: Path) -> None:
     lm = receptance.load(model)
     _, state = lm.model(torch.tensor([[1, 2, 3]]))
@@ -180,7 +199,11 @@ REFUSED = {
     "logprobs alone": (["Hello", "-m", "missing.pth", "--logprobs", "1"], "needs --json"),
     "batch size alone": (["Hello", "-m", "missing.pth", "--batch-size", "1"], "needs --batch"),
     "prompt and batch": (["Hello", "-m", "missing.pth", "--batch", "a", "b"], "does not go with --batch"),
-    "no UTF-8": (["\udcff", "-m", "missing.pth"], "no UTF-8 from character 1"),
+    "no UTF-8": (["\udcff", "-m", "missing.pth"], "the prompt is no UTF-8 from character 1"),
+    "system no UTF-8": (
+        ["Hello", "-m", "missing.pth", "--chat", "--system", "a\udcff"],
+        "the system text is no UTF-8 from character 2",
+    ),
 }
 
 

@@ -35,9 +35,7 @@ def raising(error: BaseException) -> typer.Typer:
     return app
 
 
-NO_MEMORY = (
-    "receptance: there is not enough memory for this; try a smaller model, fewer tokens or --dtype bfloat16\n"
-)
+NO_MEMORY = "receptance: there is not enough memory for this; try a smaller model, fewer tokens or --dtype bfloat16\n"
 CASES = {
     "ours": (CheckpointError("a.pth is\n no checkpoint"), 2, "receptance: a.pth is no checkpoint\n"),
     "extra": (MissingExtraError("install receptance[plots]"), 2, "receptance: install receptance[plots]\n"),

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
 import receptance
 from receptance import Config
 from receptance.checkpoints import save_checkpoint
-from receptance.cli.guard import Guarded
-from receptance.cli.score import _progress, score
+from receptance.cli import app
 from receptance.evaluation import Score
 
 from ..models.cases import noisy
@@ -28,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("score")
     config = Config(version="7", vocab_size=256, num_layers=2, dim=16, head_size=8)
     save_checkpoint(noisy(config, strength=0.1), folder / "bytes.pth")
-    save_checkpoint(noisy(config.replace(vocab_size=99), strength=0.1), folder / "unknown.pth")
+    save_checkpoint(noisy(config.replace(vocab_size=300), strength=0.1), folder / "unknown.pth")
     (folder / "text.txt").write_text(TEXT, encoding="utf-8", newline="")
     (folder / "empty.txt").touch()
     (folder / "latin1.txt").write_text("Schöner Schwan", encoding="latin1")
@@ -36,9 +35,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: str | Path, stdin: bytes | None = None) -> Result:
-    app = typer.Typer(cls=Guarded, pretty_exceptions_enable=False)
-    app.command("score")(score)
-    app.callback()(lambda: None)
     return CliRunner().invoke(app, ["score", *map(str, arguments)], input=stdin)
 
 
@@ -73,7 +69,7 @@ def test_a_tokenizer_can_be_named(folder: Path) -> None:
 
 REFUSALS = {
     "no tokenizer": (("unknown.pth", "text.txt"), "no tokenizer is known for"),
-    "another's tokenizer": (("unknown.pth", "text.txt", "--tokenizer", "bytes"), "the model knows only 99"),
+    "another's tokenizer": (("unknown.pth", "text.txt", "--tokenizer", "world"), "and the model 300"),
     "missing": (("bytes.pth", "absent.txt"), "absent.txt: no such file or directory"),
     "empty": (("bytes.pth", "empty.txt"), "the text is empty"),
     "no text": (("bytes.pth", "latin1.txt"), "latin1.txt is no UTF-8 text at byte 4"),
@@ -89,8 +85,19 @@ def test_refusals(name: str, folder: Path) -> None:
     assert words in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_what_was_read_until_ctrl_c_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), _progress(None) as update:
-        update(Score(tokens=1234, num_bytes=1234, nats=1234 * math.log(2), seconds=1.0))
-        raise KeyboardInterrupt
-    assert capsys.readouterr().err == "the first 1,234 tokens: perplexity 2.0000, bits per byte 1.0000\n"
+def test_what_was_read_until_ctrl_c_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {
+        "perplexity 2.0000, bits per byte 1.0000": Score(tokens=1234, num_bytes=1234, nats=1234 * math.log(2)),
+        # Marks between documents have no bytes.
+        "perplexity 4.0000, bits per byte inf": Score(tokens=1234, nats=2468 * math.log(2)),
+    }
+    for words, found in scores.items():
+
+        def stopped(*arguments: Any, found: Score = found) -> None:
+            arguments[3](found)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("receptance.evaluation.score", stopped)
+        result = run(folder / "bytes.pth", folder / "text.txt")
+        assert (result.exit_code, result.stdout) == (130, "")
+        assert result.stderr == f"the first 1,234 tokens: {words}\nreceptance: stopped\n"

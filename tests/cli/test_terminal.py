@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from receptance.cli.guard import sentence
+from receptance.cli.terminal import progress
 from receptance.display import printable
 from receptance.errors import CheckpointError
 
@@ -23,13 +24,42 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
     return subprocess.run([*COMMAND, *arguments], capture_output=True, env=os.environ | environment)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_a_letter_that_stdout_lacks_is_a_question_mark(encoding: str, small_checkpoint: Write, tmp_path: Path) -> None:
+@pytest.fixture
+def foreign(small_checkpoint: Write, tmp_path: Path) -> Path:
+    """A checkpoint with a name that many encodings lack."""
     path = tmp_path / "日本.pth"
     path.write_bytes(small_checkpoint("7").read_bytes())
-    result = run("info", path, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    return path
+
+
+def test_into_a_pipe_goes_utf8(foreign: Path) -> None:
+    result = run("info", foreign, PYTHONIOENCODING="cp1252", PYTHONUTF8="0")
     assert (result.returncode, result.stderr) == (0, b"")
-    assert b"??.pth" in result.stdout and b"RWKV-7" in result.stdout
+    assert str(foreign) in result.stdout.decode("utf-8")
+    missing = run("info", foreign.with_name("中国.pth"), PYTHONIOENCODING="cp1252", PYTHONUTF8="0")
+    assert "中国.pth" in missing.stderr.decode("utf-8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_a_letter_that_a_terminal_lacks_is_a_question_mark(foreign: Path) -> None:
+    import pexpect
+
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    terminal = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "info", str(foreign)], env=environment, dimensions=(24, 300))
+    printed = terminal.read()
+    terminal.close()
+    assert terminal.exitstatus == 0 and b"??.pth" in printed and b"RWKV-7" in printed
+
+
+def test_what_was_done_until_ctrl_c_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), progress() as update:
+        update(1, None, "slow", "one is done")
+        update(2, 3, "fast", "two are done")
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "two are done\n"
+    with pytest.raises(KeyboardInterrupt), progress(in_bytes=True):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")

@@ -73,6 +73,7 @@ def test_figures() -> None:
     assert found.bits_per_byte == pytest.approx(30 / 40)
     assert found.tokens_per_second == 5
     assert Score(tokens=1, num_bytes=1, nats=1e6).perplexity == math.inf
+    assert Score(tokens=1, num_bytes=0, nats=1.0).bits_per_byte == math.inf
 
 
 def test_progress_ends_at_the_result() -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from receptance.templates import Piece, ReplySplitter
+from receptance.templates import Piece, ReplySplitter, split_reply
 
 # opening, what the model generates, thought, answer
 REPLIES = {
@@ -79,3 +79,12 @@ def test_text_comes_at_once() -> None:
     assert splitter.push(" Yes") == [Piece("answer", "Yes")]
     assert splitter.push(" <") == [Piece("answer", " <")]
     assert splitter.finish() == []
+
+
+@pytest.mark.parametrize("opening", ["", " <think", " <think>\n</think"])
+def test_a_whole_reply_is_split_as_its_stream_is(opening: str) -> None:
+    text = "> so\n</think>\n Four. "
+    splitter = ReplySplitter(opening)
+    pieces = [piece for letter in text for piece in splitter.push(letter)] + splitter.finish()
+    parts = ("".join(piece.text for piece in pieces if piece.kind == kind).strip() for kind in ("thought", "answer"))
+    assert split_reply(text, opening) == tuple(parts)
