@@ -17,9 +17,14 @@ ORDERS = {*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202
 HARMLESS = {**dict.fromkeys(ORDERS, "\ufffd"), ord("\r"): None}
 
 
+# They join letters or keep them apart, in Persian as in emoji, and Python does not call them printable.
+JOINERS = "\u200c\u200d"
+
+
 def printable(text: str) -> str:
     """`text` on one line and without control characters, which names in a file may hold."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
+    line = " ".join(text.split())
+    return "".join(letter if letter.isprintable() or letter in JOINERS else "\ufffd" for letter in line)
 
 
 def harmless(text: str) -> str:

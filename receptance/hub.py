@@ -11,6 +11,7 @@ respect HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE.  Loads no PyTorch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def download(repo: str, file: str) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
+    _be_brief()
     try:
         return Path(hf_hub_download(repo, file))
     except Exception as error:
@@ -40,6 +42,7 @@ def download_folder(repo: str, patterns: Sequence[str]) -> Path:
     """
     from huggingface_hub import snapshot_download
 
+    _be_brief()
     try:
         return Path(snapshot_download(repo, allow_patterns=list(patterns), ignore_patterns="*/*"))
     except Exception as error:
@@ -53,6 +56,7 @@ def list_files(repo: str) -> list[str]:
     """
     from huggingface_hub import HfApi
 
+    _be_brief()
     try:
         return list(HfApi().list_repo_files(repo))
     except Exception as error:
@@ -73,6 +77,11 @@ def kept(repo: str) -> dict[str, Path]:
     return {
         path.relative_to(folder).as_posix(): path for folder in folders for path in folder.rglob("*") if path.is_file()
     }
+
+
+def _be_brief() -> None:
+    """Without a connection its library tells of every try; what became of them is our one sentence."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def _failure(name: str, error: Exception) -> CheckpointError:

@@ -1,4 +1,4 @@
-"""README.md and docs/ taken apart: fenced blocks that are run, and links that are followed.
+"""README.md, docs/ and their like taken apart: fenced blocks that are run, and links that are followed.
 
 How a page tells the tests what to do; nothing of this shows on the rendered page:
 
@@ -29,7 +29,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "receptance" / "ops" / "README.md"]
+BESIDE_THE_CODE = [ROOT / "receptance" / "ops" / "README.md", ROOT / "examples" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *BESIDE_THE_CODE]
 
 _FENCE = re.compile(r"^(\s*)```(\w*)\s*$")
 _INSTEAD = re.compile(r"^\s*<!-- run instead: (.+?) -->\s*$")

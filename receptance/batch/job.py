@@ -109,6 +109,9 @@ def run(
     job = Job(lm, source, destination, defaults, state, batch_size)
     summary = job.check(seed)
     if summary.num_done == summary.num_requests:
+        # An input without lines has results without lines.
+        if not destination.exists():
+            destination.touch()
         return summary
     return job.work(summary, on_progress or (lambda _: None))
 

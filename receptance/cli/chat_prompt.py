@@ -84,7 +84,9 @@ class SlashCompleter(Completer):
         if not space:
             for other, command in COMMANDS.items():
                 if other.startswith(name):
-                    yield Completion(other, -len(name), display=MARK + other, display_meta=command.help)
+                    # With a blank where something follows, so that one can go on typing.
+                    text = f"{other} " if command.argument else other
+                    yield Completion(text, -len(name), display=MARK + other, display_meta=command.help)
         elif name in COMMANDS:
             if COMMANDS[name].is_file:
                 yield from self._files.get_completions(Document(argument), complete_event)

@@ -139,6 +139,8 @@ def _read(prompt: str | None) -> str:
             'there is no prompt; write it behind the command, as `receptance generate "..."`, or pipe it in'
         )
     given = sys.stdin.buffer.read(LONGEST_PROMPT + 1)
+    if not given and prompt is None:
+        raise InputError('there is no prompt: nothing came through the pipe; `receptance generate ""` begins a text')
     if len(given) > LONGEST_PROMPT:
         raise InputError(f"the prompt is longer than {LONGEST_PROMPT:,} bytes; give the end of it")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -180,8 +181,16 @@ class Page:
         """The cursor goes to the next line; into a pipe goes nothing more."""
         if self._screen is not None:
             self._screen.out("")
-        elif self._last == "thought":
+        elif self._last == "thought" or _is_one_place():
             print(file=sys.stderr)
+
+
+def _is_one_place() -> bool:
+    """Whether stdout and stderr lead to the same place, as after `2>&1`."""
+    try:
+        return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
 
 
 def _tell(completion: Completion, reading: float, seconds: float) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from ..errors import DataError
-from .options import MODEL_HELP, DeviceOption, DtypeOption, TokenizerOption, named
+from ..errors import DataError, InputError
+from .options import MODEL_HELP, DeviceOption, DtypeOption, TokenizerOption, model_or_advice, named
 from .terminal import console, progress
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ STDIN = "-"
 
 
 def score(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, callback=named)],
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A UTF-8 text of any length; - reads stdin.")],
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, callback=named)] = None,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="A UTF-8 text of any length; - reads stdin.")
+    ] = None,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     tokenizer: TokenizerOption = None,
@@ -34,6 +36,9 @@ def score(
 
     Memory does not grow with the text. Ctrl-C tells the score of what was read so far.
     """
+    model = model_or_advice(model, "receptance score")
+    if file is None:
+        raise InputError(f"`receptance score MODEL FILE` needs a model and a text, and {model!r} is only one of them")
     from ..evaluation import open_text, text_pieces
     from ..evaluation import score as run
     from ..language_model import load

@@ -157,7 +157,7 @@ def test_tab_completes_commands_and_what_follows_them(terminal: Terminal) -> Non
     terminal.clear()
     terminal.type("/th\t")
     terminal.sees("> /think")
-    terminal.type(" fa\t")
+    terminal.type("fa\t")
     terminal.sees("> /think fast")
     terminal.type(CTRL_C)
     terminal.type("/load rw\t")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,11 +83,25 @@ def test_every_option_reaches_the_sampler(model: Path) -> None:
 def test_a_piped_prompt_loses_its_last_line_break(
     ending: bytes, prompt: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for given, read in [("Zwei\nZeilen é", "Zwei\nZeilen é"), ("\ufeffa", "a"), ("", "")]:
+    for given, read in [("Zwei\nZeilen é", "Zwei\nZeilen é"), ("\ufeffa", "a")]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode() + ending)))
         assert command._read(prompt) == read
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n\n" + ending)))
     assert command._read(prompt) == ("a\n\n" if ending else "a\n")
+
+
+def test_an_empty_pipe_is_no_prompt(model: Path) -> None:
+    result = run("-m", model, stdin=b"")
+    assert result.exit_code == 2 and "nothing came through the pipe" in result.stderr
+    assert spoken(run("-", "-m", model, "-n", 3, "--seed", 1, stdin=b"")) == spoken(
+        run("", "-m", model, "-n", 3, "--seed", 1)
+    )
+
+
+def test_figures_begin_a_line_of_their_own(model: Path) -> None:
+    command = [*COMMAND, "generate", "Hello", "-m", str(model), "-n", "5", "--seed", "1"]
+    both = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ONE_THREAD, check=True)
+    assert re.search(rb"\n6 tokens read in", both.stdout)
 
 
 def test_a_prompt_through_a_pipe(model: Path) -> None:
