@@ -45,7 +45,8 @@ acceptance: $(STAMP)  ## run a proof that takes longer than the tests may: make 
 		ls tests/acceptance | sed -n 's/^test_\(.*\)\.py$$/  make acceptance PART=\1/p'; exit 2; fi
 	$(BIN)/python -m pytest -s --verbose tests/acceptance/test_$(PART).py $(ARGS)
 
-links: $(STAMP)  ## rewrite the line numbers of links into source files in README.md and docs/
+links: $(STAMP)  ## bring docs/ up to date: the generated reference, the line numbers of links into source files
+	$(BIN)/python -m tests.update_reference
 	$(BIN)/python -m tests.update_links
 
 wheel: $(STAMP)  ## build dist/receptance-*-py3-none-any.whl
