@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import runpy
@@ -233,6 +234,32 @@ def test_pieces_of_the_training_text_begin_with_a_conversation(training: ModuleT
     assert pieces.shape == (50, 1_000) and len(set(map(tuple, pieces.tolist()))) > 5
     for piece in pieces.tolist():
         assert bytes(piece).startswith(b"\0User: ") and bytes(piece) in whole
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_a_terminal_is_drawn() -> None:
+    drawing = script("draw_a_terminal")
+    # Asks where the cursor is, dims a word, and shows what was typed.
+    program = (
+        "import sys, tty; tty.setcbreak(0)\n"
+        "print('ab\\x1b[6n', end='', flush=True); place = ''\n"
+        "while not place.endswith('R'): place += sys.stdin.read(1)\n"
+        "print(place[1:], '\\x1b[2mfaint\\x1b[0m', sys.stdin.readline().strip()[::-1])\n"
+    )
+    terminal = drawing.Terminal([sys.executable, "-c", program], dict(os.environ))
+    terminal.wait(quiet=0.3, longest=20)
+    terminal.program.send("typed\n")
+    terminal.wait(quiet=0.3, longest=20)
+    lines = terminal.lines()
+    terminal.program.close()
+    first = next(line for line in lines if "faint" in line.plain)
+    assert first.plain.startswith("ab[1;3R faint") and first.plain.rstrip().endswith("depyt")
+    [faint] = [span for span in first.spans if span.style.dim and not first.plain[span.start].isspace()][:1]
+    assert first.plain[faint.start] == "f"
+    picture = drawing.as_svg(lines, "a title")
+    assert "faint" in picture and "a&#160;title" in picture
+    # Nothing is fetched by whoever looks at it.
+    assert "url(http" not in picture and 'url("http' not in picture and "font-face" not in picture
 
 
 def test_accuracy_counts_what_is_right(training: ModuleType) -> None:

@@ -6,6 +6,7 @@ Set-up is not counted: it is mostly the download of PyTorch.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.docs_pages import blocks, commands
 
 MINUTE = 60
 
@@ -25,13 +27,42 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def environment() -> dict[str, str]:
+    """Without the outer make's variables and this test's workers, which a newcomer does not have."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTEST"))}
+
+
 def make(folder: Path, target: str) -> float:
-    # The outer make's variables and this test's workers are not what a newcomer has.
-    foreign = ("MAKE", "MFLAGS", "PYTEST")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     start = time.perf_counter()
-    subprocess.run(["make", target], cwd=folder, env=environment, check=True)
+    subprocess.run(["make", target], cwd=folder, env=environment(), check=True)
     return time.perf_counter() - start
+
+
+# What needs a connection, and what the other tests of this file run.
+LEFT_OUT = re.compile(r"rwkv7-|make (test|lint|acceptance)")
+# What is said where the page starts a conversation.
+SAID = "my name is Ada\\nwhat is my name?\\n/undo\\n"
+
+
+def test_the_readme_command_by_command(clone: Path) -> None:
+    """Also the long ones, for which the ordinary tests take something short."""
+    page = (clone / "README.md").read_text("utf-8")
+    script, python = ["set -e"], []
+    for block in blocks(page):
+        if block.language == "python":
+            python.append(block.text)
+        elif block.language in ("sh", "console"):
+            lines = [command.text for command in commands(block) if not LEFT_OUT.search(command.text)]
+            script += [f"printf '{SAID}' | {line}" if line.startswith("receptance chat") else line for line in lines]
+    script.append("python - <<'END'\n" + "\n".join(python) + "\nEND")
+    assert any("make quickstart" in line for line in script) and any("train_a_chat" in line for line in script)
+    start = time.perf_counter()
+    done = subprocess.run(
+        ["bash", "-xc", "\n".join(script)], cwd=clone, env=environment(), capture_output=True, text=True
+    )
+    print(done.stdout, done.stderr, f"\nthe README: {time.perf_counter() - start:.0f} s", sep="\n")
+    assert done.returncode == 0
+    assert "Your name is Ada." in done.stdout
 
 
 def test_quickstart_takes_under_four_minutes(clone: Path) -> None:
