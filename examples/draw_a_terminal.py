@@ -8,11 +8,13 @@ what is typed is written here, what the screen shows is the program's.  Needs `p
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import pexpect
@@ -57,8 +59,7 @@ class Terminal:
     """A program in a terminal of its own."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        size = (HEIGHT, WIDTH)
-        self.program = pexpect.spawn(command[0], [*command[1:]], dimensions=size, env=environment, timeout=60)
+        self.program = pexpect.spawn(command[0], [*command[1:]], dimensions=(HEIGHT, WIDTH), env=environment)
         self.screen = Screen(self.program.send)
         self.stream = pyte.ByteStream(self.screen)
 
@@ -72,18 +73,14 @@ class Terminal:
                 return
             seconds = quiet
 
-    def type(self, line: str) -> None:
-        """Types a line and waits for what it brings."""
-        self.program.send(line + "\r")
-        self.wait()
-
     def lines(self) -> list[Text]:
         """The screen as it looks."""
         return [self._line(row) for row in range(HEIGHT)]
 
     def _line(self, row: int) -> Text:
         letters = (self.screen.buffer[row][column] for column in range(WIDTH))
-        return Text.assemble(*((letter.data, style_of(letter)) for letter in letters), no_wrap=True)
+        runs = ((style, "".join(letter.data for letter in run)) for style, run in groupby(letters, style_of))
+        return Text.assemble(*((text, style) for style, text in runs), no_wrap=True)
 
 
 def style_of(letter: pyte.screens.Char) -> Style:
@@ -91,6 +88,13 @@ def style_of(letter: pyte.screens.Char) -> Style:
     color = {"default": None, "dim": None, "brown": "yellow"}.get(letter.fg, letter.fg)
     color = f"#{color}" if color and re.fullmatch("[0-9a-f]{6}", color) else color
     return Style(color=color, dim=letter.fg == "dim", bold=letter.bold, reverse=letter.reverse)
+
+
+def as_svg(lines: Sequence[Text], title: str) -> str:
+    """The picture.  It is shown in a font of whoever looks at it, instead of fetching one."""
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
+    console.print(*lines, sep="\n", end="")
+    return re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=title), flags=re.DOTALL)
 
 
 def main() -> None:
@@ -101,15 +105,12 @@ def main() -> None:
         terminal = Terminal([sys.executable, "-m", "receptance", "chat", model, "--seed", "1"], environment)
         terminal.wait(quiet=3)
         for line in TYPED:
-            terminal.type(line)
+            terminal.program.send(line + "\r")
+            terminal.wait()
         lines = terminal.lines()
         terminal.program.close()
-    console = Console(record=True, width=WIDTH, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
-    console.print(*lines, sep="\n", end="")
-    drawn = console.export_svg(title=f"receptance chat {model}")
     picture.parent.mkdir(parents=True, exist_ok=True)
-    # The picture uses a font of whoever looks at it, instead of fetching one.
-    picture.write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL), "utf-8")
+    picture.write_text(as_svg(lines, f"receptance chat {model}"), "utf-8")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,11 @@ from receptance.generation import read
 QUESTIONS = ("what is my name?", "who am I?", "what is 6 + 7?", "say stone backwards")
 
 
-def long_text(rounds: int = 20) -> str:
-    """A conversation that begins with a name and goes on about other things for a while."""
+def long_text(rounds: int = 10) -> str:
+    """A conversation that begins with a name and goes on about other things for a while.
+
+    What our little model has learned from was half as long; at twice this length it has forgotten the name.
+    """
     exchanges = [("my name is Ada", "Your name is Ada.")]
     numbers = ((1 + 7 * turn % 20, 1 + 3 * turn % 20) for turn in range(rounds))
     exchanges += [(f"what is {a} + {b}?", str(a + b)) for a, b in numbers]

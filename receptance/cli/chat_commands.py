@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .chat_session import SETTINGS, Session, check_setting, excerpt, size
+from .chat_session import SETTINGS, Session, check_setting, excerpt
 
 if TYPE_CHECKING:
     from ..templates import Piece
@@ -95,8 +95,10 @@ def _fork(session: Session, screen: Screen, number: str) -> None:
 
 
 def _save(session: Session, screen: Screen, path: str) -> None:
+    from ..describe import readable_bytes
+
     file = session.save(path)
-    screen.say(f"saved to {file} ({_messages(session.chat.messages)}, {size(file.stat().st_size)})")
+    screen.say(f"saved to {file} ({_messages(session.chat.messages)}, {readable_bytes(file.stat().st_size)})")
 
 
 def _load(session: Session, screen: Screen, path: str) -> None:

@@ -174,11 +174,13 @@ class Session:
 
     def status(self) -> str:
         """Speed, what was read, and where we are, on one line."""
+        from ..describe import readable_bytes
+
         chat = self.chat
         parts = [
             f"{chat.reply.tokens_per_second:,.1f} tokens/s" if chat.reply else "",
             f"{chat.moment.num_tokens:,} tokens read",
-            f"state {size(self.state_bytes)}",
+            f"state {readable_bytes(self.state_bytes)}",
             f"think {chat.think}",
             f"branch {self.current + 1} of {len(self.branches)}" if len(self.branches) > 1 else "",
         ]
@@ -211,11 +213,6 @@ def excerpt(text: str) -> str:
     """The beginning of a text, on one line."""
     line = printable(text[: 4 * EXCERPT])
     return line if len(line) <= EXCERPT and len(text) <= 4 * EXCERPT else line[: EXCERPT - 1] + "…"
-
-
-def size(num_bytes: int) -> str:
-    """`1.6 MB`, of 10^6 bytes."""
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 50_000 else f"{num_bytes / 1e3:.1f} kB"
 
 
 def _absolute(path: str) -> Path:

@@ -58,7 +58,7 @@ def terminal(running: Terminal) -> Terminal:
 
 
 def test_a_message_is_answered_and_the_status_tells_of_it(terminal: Terminal) -> None:
-    size = re.search(r"state [\d.]+ kB", terminal.status)
+    size = re.search(r"state [\d.]+ (kB|bytes)", terminal.status)
     terminal.enter("hello")
     terminal.until(lambda: "tokens/s" in terminal.status)
     assert terminal.lines[0] == "> hello" and ANSWER.match(terminal.lines[1])
