@@ -23,8 +23,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.protocol import interleave, medians, report
+from receptance.generation import PRESETS, Sampler, Sampling
 from receptance.generation.filters import Filtered
-from receptance.generation.sampling import PRESETS, Sampler, Sampling
 
 # Standard deviations of the logits: of a trained model, of an uncertain one, of one that has learnt little.
 SPREADS = (6.0, 4.5, 3.0)

@@ -24,12 +24,9 @@ from torch import Tensor
 from ..errors import InputError
 from .filters import DRAWINGS, Drawing, drawing_of
 from .noise import LIMIT, uniform
-from .penalties import Penalties, uncounted_tokens
-from .presets import PRESETS, preset_for
+from .penalties import Penalties
 from .ranking import largest
 from .settings import Sampling
-
-__all__ = ["PRESETS", "Choice", "Sampler", "Sampling", "Top", "preset_for", "uncounted_tokens", "uniform"]
 
 # Seeds that are drawn here are numbers that JSON and JavaScript can hold too.
 SEED_BITS = 48

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from receptance.generation.sampling import Sampling
+from receptance.generation import Sampling
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

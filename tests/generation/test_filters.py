@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from receptance.generation import filters
+from receptance.generation import Sampler, Sampling, filters
 from receptance.generation.filters import Filtered
 from receptance.generation.ranking import largest, ranked
-from receptance.generation.sampling import Sampler, Sampling
 
 from .reference import distribution
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from receptance.generation import PRESETS, Sampler, Sampling, uncounted_tokens
 from receptance.generation import sampling as module
-from receptance.generation.sampling import PRESETS, Sampler, Sampling, uncounted_tokens
 from receptance.tokenizers import ByteTokenizer, PileTokenizer, WorldTokenizer
 
 VOCAB = 4096

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from receptance import InputError
+from receptance.generation import PRESETS, Choice, Sampler, Sampling, preset_for
 from receptance.generation.noise import uniform
 from receptance.generation.presets import SUITABLE
-from receptance.generation.sampling import PRESETS, Choice, Sampler, Sampling, preset_for
 from receptance.templates import TEMPLATES
 
 VOCAB = 3000
