@@ -34,7 +34,6 @@ from .options import (
     TopP,
     model_or_advice,
     named,
-    preset_named,
     settings_of,
 )
 from .terminal import loading
@@ -78,15 +77,15 @@ def chat(
     if load is not None and state is not None:
         raise InputError("--state does not go with --load: a saved conversation brings the state that it started from")
     wanted = model_or_advice(model, "receptance chat")
-    options = {"system": system, "think": think, "max_tokens": max_tokens, "stop": stop}
-    chosen = _preset(preset, changes)
+    options = {"system": system, "think": think, "max_tokens": max_tokens, "stop": stop, **changes}
+    options["sampling"] = _preset(preset, changes)
     leave_on_signals()
     with unechoed(), loading(wanted):
         from ..language_model import load as load_model
 
         kind = dtype.torch if dtype else None
         lm = load_model(wanted, kind, device, tokenizer=tokenizer, template=template)
-        session = Session(_chat(lm, state, options), changes, chosen)
+        session = Session(_chat(lm, state, options))
         if load is not None:
             session.load(load)
             session.take_over(system, think, None if template is None else lm.chat_template)
@@ -133,9 +132,10 @@ def _is_terminal() -> bool:
 def _preset(name: str | None, changes: dict[str, Any]) -> Sampling | None:
     """The preset of this name; None: what suits.  Checks the changes too, for a model takes long to load."""
     from ..generation import Sampling
+    from ..generation.presets import sampling_of
 
     Sampling(**changes)
-    return None if name is None else preset_named(name)
+    return None if name is None else sampling_of(name, {})
 
 
 def _chat(lm: LanguageModel, state: str | None, options: dict[str, Any]) -> Chat:

@@ -144,7 +144,7 @@ def _set(session: Session, screen: Screen, assignment: str) -> None:
         check_setting(wanted)
     for name, value in session.settings().items():
         if wanted in ("", name):
-            screen.say(f"{name}={value}" + (" (changed)" if name in session.changes else ""))
+            screen.say(f"{name}={value}" + (" (changed)" if name in session.chat.settings else ""))
 
 
 def _help(session: Session, screen: Screen, _: str) -> None:

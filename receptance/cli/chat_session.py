@@ -11,8 +11,8 @@ Knows neither the screen nor the slash commands (`chat_screen.py`, `chat_command
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from ..display import printable
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..generation import Chat, Sampling
+    from ..generation import Chat
     from ..templates import Piece, Template
 
 # What `/set` changes, and how its value is read.
@@ -55,20 +55,15 @@ class Branch:
 class Session:
     """The branches of a conversation, of which one is the present.
 
-    preset     None: what suits the template and the think mode
-    changes    settings of `Sampling` that are not those of the preset
     ended      whether the person has asked to leave
     """
 
-    def __init__(self, chat: Chat, changes: Mapping[str, Any] | None = None, preset: Sampling | None = None) -> None:
-        """Raises InputError for changes that are no settings."""
+    def __init__(self, chat: Chat) -> None:
         self.branches = [Branch(chat)]
         self.current = 0
-        self.preset, self.changes = preset, dict(changes or {})
         self.ended = False
         # It has one size from the first token to the last.
         self.state_bytes = chat.model.zero_state(1).num_bytes
-        self.sampling()
 
     @property
     def branch(self) -> Branch:
@@ -82,12 +77,10 @@ class Session:
 
     def stream(self, message: str) -> Generator[Piece, None, None]:
         """The answer to a message."""
-        self.chat.sampling = self.sampling()
         return self.chat.stream(message)
 
     def retry(self) -> Generator[Piece, None, None]:
         """The last answer anew.  Raises InputError where there is none."""
-        self.chat.sampling = self.sampling()
         return self.chat.retry()
 
     def fork(self) -> None:
@@ -144,32 +137,28 @@ class Session:
 
         Raises InputError for a name or value that cannot be.
         """
+        from ..generation.presets import sampling_of
+
         name, _, text = (part.strip() for part in assignment.partition("="))
         check_setting(name)
         if name in OWN:
             self._set_own(name, _value(name, text))
         else:
-            changes = {other: value for other, value in self.changes.items() if other != name}
+            changes = {other: value for other, value in self.chat.settings.items() if other != name}
             if text:
                 changes[name] = _value(name, text)
-            self.sampling(changes)
-            self.changes = changes
+            sampling_of(self.chat.effective_sampling(), changes)
+            for branch in self.branches:
+                branch.chat.settings = dict(changes)
 
     def set_think(self, mode: str) -> None:
         """Raises InputError for a mode that the template does not have."""
         self.chat.template.opening(mode, self.chat.tools)
         self.chat.think = mode
 
-    def sampling(self, changes: Mapping[str, Any] | None = None) -> Sampling:
-        """The preset, changed as the person wants."""
-        from ..generation import preset_for
-
-        preset = self.preset or preset_for(self.chat.template.name, self.chat.think)
-        return replace(preset, **(self.changes if changes is None else changes))
-
     def settings(self) -> dict[str, Any]:
         """The settings as they are."""
-        sampling = self.sampling()
+        sampling = self.chat.effective_sampling()
         return {name: getattr(self.chat if name in OWN else sampling, name) for name in SETTINGS}
 
     def status(self) -> str:

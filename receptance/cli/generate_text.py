@@ -15,7 +15,7 @@ import typer
 
 from ..display import harmless, write
 from .guard import STOPPED
-from .options import GUESS, Dtype, preset_named
+from .options import GUESS, Dtype
 from .terminal import console, loading
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ class Wish:
     @property
     def sampling(self) -> Sampling | None:
         """The preset; None: what suits."""
-        return None if self.preset is None else preset_named(self.preset)
+        from ..generation.presets import sampling_of
+
+        return None if self.preset is None else sampling_of(self.preset, {})
 
     def request(self, lm: LanguageModel, state: State | None, line: Mapping[str, Any]) -> Request:
         """A line, as a file of requests may hold it, made ready for the model."""

@@ -7,7 +7,6 @@ Each name stands for one option, `None` unless it is given:
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -20,7 +19,6 @@ from ..errors import CheckpointError, InputError
 if TYPE_CHECKING:
     import torch
 
-    from ..generation import Sampling
 
 MODEL_HELP = "A file, a folder, a hub id, `repo:file`, or a name that `receptance models` lists."
 # What a newcomer is told to take: small enough for any machine, large enough to make sense.
@@ -197,14 +195,3 @@ def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {name: options[name] for name in SETTINGS if options[name] is not None}
     return {name: value.value if isinstance(value, Orders) else value for name, value in given.items()}
-
-
-def preset_named(name: str) -> Sampling:
-    """A preset by its name.  Raises InputError for one that does not exist."""
-    from ..generation import PRESETS
-
-    if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose one of: {', '.join(PRESETS)}"
-        raise InputError(f"no preset is called {name!r}; {hint}")
-    return PRESETS[name]

@@ -14,7 +14,6 @@ from .completion import prompt_tokens
 from .continuation import Continuation, FinishReason
 from .decoding import Decoding
 from .penalties import uncounted_tokens
-from .presets import preset_for, sampling_of
 from .transcript import Moment
 
 if TYPE_CHECKING:
@@ -80,8 +79,7 @@ class Answer:
         unread = before.unread + self.text[len(before.text) :] if goes_on else self.text
         self.prompt = prompt_tokens(chat.tokenizer, unread, self.start)
         self.num_read = (before.num_tokens if goes_on else 0) + len(self.prompt)
-        suits = chat.sampling or preset_for(chat.template.name, chat.think)
-        self.sampling = sampling_of(suits, {**chat.settings, "seed": chat.seed})
+        self.sampling = chat.effective_sampling()
         self.attempt = attempt
         self.request = len(before.messages) * ATTEMPTS + attempt
         self.continuation = Continuation(chat.tokenizer, (*chat.template.stops, *chat.stop), chat.max_tokens)

@@ -28,7 +28,7 @@ from ..templates import TEMPLATES, Message, Piece, Template
 from ..tokenizers import Tokenizer
 from .answer import Answer, Reply
 from .continuation import as_stops
-from .presets import sampling_of
+from .presets import preset_for, sampling_of
 from .sampling import SEED_BITS
 from .settings import Sampling
 from .transcript import Moment, as_message, load_moments, save_moments
@@ -44,8 +44,9 @@ class Chat:
     reply       the last answer; None before the first
     seed        all noise of the conversation comes from it, whatever the seed of `sampling` is
 
-    The settings `template`, `system`, `think`, `sampling`, `seed`, `max_tokens`, `stop` and `tools` may be changed
-    between two messages.  An answer that is still being given ends where anything else is done with the conversation.
+    The settings `template`, `system`, `think`, `sampling`, `settings`, `seed`, `max_tokens`, `stop` and `tools` may be
+    changed between two messages.  An answer that is still being given ends where anything else is done with the
+    conversation.
     """
 
     def __init__(
@@ -102,6 +103,11 @@ class Chat:
     def state(self) -> State | None:
         """The memory of the conversation; None before the first answer."""
         return self.moment.state
+
+    def effective_sampling(self) -> Sampling:
+        """How the tokens of the next answer are chosen.  Raises InputError for `settings` that cannot be."""
+        suits = self.sampling or preset_for(self.template.name, self.think)
+        return sampling_of(suits, {**self.settings, "seed": self.seed})
 
     def ask(self, message: str | Message | Mapping[str, str]) -> Reply:
         """Say something (a text is a user's) and wait for the whole answer.  Raises what `stream` raises."""
@@ -162,7 +168,7 @@ class Chat:
         """A second conversation with the same past, which goes its own way."""
         self.settle()
         other = copy.copy(self)
-        other._past = self._past.copy()
+        other._past, other.settings = self._past.copy(), self.settings.copy()
         return other
 
     def save(self, path: str | Path) -> None:

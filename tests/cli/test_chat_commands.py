@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,14 +160,13 @@ def test_system_and_think(session: Session) -> None:
 
 
 def test_settings(session: Session) -> None:
-    assert session.sampling() == PRESETS["g1-fast"]
+    assert replace(session.chat.effective_sampling(), seed=None) == PRESETS["g1-fast"]
     after(session, "/think on", "/set temperature = 0", "/set top_k=3")
-    assert session.sampling().top_p == PRESETS["g1-think"].top_p
+    assert session.chat.effective_sampling().top_p == PRESETS["g1-think"].top_p
     assert after(session, "/set temperature").said == ["temperature=0.0 (changed)"]
     after(session, "/set temperature=", "/set max_tokens=7", "/set seed=12", "one")
-    assert session.changes == {"top_k": 3} and session.chat.seed == 12
+    assert session.chat.settings == {"top_k": 3} and session.chat.seed == 12
     assert session.chat.reply is not None and session.chat.reply.num_tokens == 7
-    assert session.chat.sampling == session.sampling()
     record = after(session, "/set")
     assert [line.partition("=")[0] for line in record.said] == list(SETTINGS)
     for wrong, words in {
@@ -180,16 +180,15 @@ def test_settings(session: Session) -> None:
         "seed=-1": "from 0",
     }.items():
         assert words in complaint(session, f"/set {wrong}")
-    assert session.changes == {"top_k": 3}
+    assert session.chat.settings == {"top_k": 3}
 
 
 def test_settings_that_were_given_hold_in_every_branch_and_mode(session: Session) -> None:
-    own = Session(session.chat, {"top_p": 0.1}, PRESETS["creative"])
-    after(own, "/fork", "/think on", "one")
-    assert own.chat.sampling is not None
-    assert (own.chat.sampling.temperature, own.chat.sampling.top_p) == (1.2, 0.1)
-    with pytest.raises(InputError, match="top_p"):
-        Session(session.chat, {"top_p": 2})
+    session.chat.sampling, session.chat.settings = PRESETS["creative"], {"top_p": 0.1}
+    after(session, "/fork", "/think on", "/set min_p=0.2", "one")
+    for branch in session.branches:
+        sampling = branch.chat.effective_sampling()
+        assert (sampling.temperature, sampling.top_p, sampling.min_p) == (1.2, 0.1, 0.2)
 
 
 def test_the_help_names_every_command_and_the_end_ends(session: Session) -> None:
