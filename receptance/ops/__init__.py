@@ -1,4 +1,4 @@
-"""The mathematics of RWKV on tensors: four ops, each with several forms of the same function.
+"""The mathematics of RWKV on tensors: a few ops, each with several forms of the same function.
 
 Letters, everywhere in this package:
     B rows   T time   H heads   N head size   C model width   A width of the time mix (= H N)
@@ -9,7 +9,9 @@ Letters, everywhere in this package:
     wkv4         a weighted mean with decaying weights, per channel                           RWKV-4  (2305.13048)
     token_shift  the input of the step before
 
-Conventions that hold for every op and every form:
+and what stands between these and the matrix products: lerps, delta_inputs (RWKV-7), read_out, squared_relu.
+
+Conventions that hold for every recurrence and every form:
   * The decay is given as `log_w = log w <= 0`.
   * The state has the dtype in which the recurrence is computed: float32, or float64 in a float64 model, also under
     autocast.  Inputs of a lower precision are widened to it; `y` has the dtype of `v`.
@@ -25,12 +27,28 @@ Which form serves a call is decided in `dispatch.py`, which also says why the ot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ..errors import InputError
-from .dispatch import call, explain, forms, use
+from .dispatch import call, call_fused, explain, forms, use
 
-__all__ = ["OPS", "call", "explain", "forms", "token_shift", "use", "wkv4", "wkv6", "wkv7"]
+__all__ = [
+    "OPS",
+    "call",
+    "delta_inputs",
+    "explain",
+    "forms",
+    "lerps",
+    "read_out",
+    "squared_relu",
+    "token_shift",
+    "use",
+    "wkv4",
+    "wkv6",
+    "wkv7",
+]
 
 
 def wkv7(
@@ -101,6 +119,68 @@ def token_shift(
     _check_first("token_shift", x, first)
     prev, last = call("token_shift", x, (x, last, lengths, first))
     return prev, last
+
+
+def lerps(start: Tensor, end: Tensor, weights: Sequence[Tensor], offsets: Tensor | None = None) -> list[Tensor]:
+    """The token shift's mixtures (2404.05892): start + (end - start) * (weight_j + offsets_j), for each j.
+
+    start, end [B, T, C]; weights n of [1, 1, C]; offsets [n, B, T, C] (None: 0)  ->  n of [B, T, C].
+    """
+    mixed: list[Tensor] = call_fused("lerps", start, (start, end, weights, offsets))
+    return mixed
+
+
+def delta_inputs(
+    w: Tensor,
+    rate: Tensor,
+    k: Tensor,
+    v: Tensor,
+    residual: tuple[Tensor, Tensor, Tensor] | None,
+    w_0: Tensor,
+    a_0: Tensor,
+    k_k: Tensor,
+    k_a: Tensor,
+    head_size: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """From RWKV-7's matrix products to what `wkv7` takes (2503.14456): log_w, k, v, a, b, all [B, T, C].
+
+        log_w = -e^{-1/2} sigmoid(w_0 + w)         rate = sigmoid(a_0 + rate)
+        kappa = k k_k, made a unit vector per head              a = -kappa    b = kappa rate
+        k <- k (1 + (rate - 1) k_a)                v <- v + (v_first - v) sigmoid(v_0 + share)
+
+    w, rate, k, v [B, T, C]; residual (v_first, share [B, T, C], v_0 [1, 1, C]), or None: v stays; the others [1, 1, C].
+    log_w has the dtype of w, which is the state's; the others those of k and v.
+    """
+    inputs = (w, rate, k, v, residual, w_0, a_0, k_k, k_a, head_size)
+    log_w, k, v, a, b = call_fused("delta_inputs", k, inputs)
+    return log_w, k, v, a, b
+
+
+def read_out(
+    y: Tensor,
+    r: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bonus: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    bonus_first: bool = False,
+) -> Tensor:
+    """What the heads give: (norm(y) + (sum r k bonus) v) gate, and with `bonus_first` norm(y + (sum r k bonus) v) gate.
+
+    y, r, k, v [B, T, H, N]; bonus [H, N]; gate [B, T, A] (None: 1)  ->  [B, T, A] in the dtype of r.
+    The norm is over each head's N numbers, with weight and bias [A].
+    """
+    out: Tensor = call_fused("read_out", r, (y, r, k, v, bonus, gate, weight, bias, eps, bonus_first))
+    return out
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)^2 of x [B, T, F]."""
+    y: Tensor = call_fused("squared_relu", x, (x,))
+    return y
 
 
 OPS = {"wkv4": wkv4, "wkv6": wkv6, "wkv7": wkv7, "token_shift": token_shift}

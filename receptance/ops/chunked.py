@@ -111,13 +111,13 @@ def token_shift(
     x: Tensor, last: Tensor, lengths: Tensor | None = None, first: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """All previous inputs at once."""
-    joined = torch.cat([last[:, None], x], dim=1)
-    prev = joined[:, :-1]
+    prev = torch.cat([last[:, None], x[:, :-1]], dim=1)
     if first is not None:
         prev = prev.masked_fill(first[..., None], 0)
     if lengths is None:
         return prev, x[:, -1]
-    return prev, joined.gather(1, lengths[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
+    end = x.gather(1, (lengths - 1).clamp_min(0)[:, None, None].expand(-1, 1, x.shape[2])).squeeze(1)
+    return prev, torch.where(lengths[:, None] > 0, end, last)
 
 
 def _fold(x: Tensor, size: int, dtype: torch.dtype) -> Tensor:

@@ -10,12 +10,15 @@ from torch import Tensor
 
 from receptance import ops
 from receptance.errors import InputError
-from receptance.ops import dispatch
+from receptance.ops import cpu, dispatch
 
 from .cases import BOUND_7, boundaries, make, relative
 
 RECURRENCES = ("wkv4", "wkv6", "wkv7")
-FAST_FORMS = [(op, form) for op in RECURRENCES for form in ops.forms(op) if form != "reference"]
+PRESENT = {op: [form for form in ops.forms(op) if form != "numba" or cpu.refusal() is None] for op in ops.OPS}
+FAST_FORMS = [(op, form) for op in RECURRENCES for form in PRESENT[op] if form != "reference"]
+# What has a form in Numba is computed by it in float32 only.
+FLOAT64_FORMS = [(op, form) for op, form in FAST_FORMS if form != "numba"]
 LENGTHS = (1, 2, 15, 16, 17, 63, 64, 65, 130)
 
 
@@ -28,18 +31,32 @@ def compute(op: str, form: str, inputs: list[Tensor], first: Tensor | None) -> l
     # wkv4's running maximum is the scale of the other two, and -1e30 where nothing was read: compared as a value below.
     graded = state[:, :2] if op == "wkv4" else state
     # Not `randn_like`: it fills memory in order, and the forms lay their results out differently.
-    loss = sum((x * torch.randn(x.shape, dtype=x.dtype)).sum() for x in (y, graded))
+    # And drawn in float64 for every dtype, which else has random numbers of its own.
+    loss = sum((x * torch.randn(x.shape, dtype=torch.float64).to(x.dtype)).sum() for x in (y, graded))
     return [y.detach(), state.detach(), *torch.autograd.grad(loss, inputs)]
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize(("op", "form"), FAST_FORMS)
+@pytest.mark.parametrize(("op", "form"), FLOAT64_FORMS)
 def test_form_equals_reference_in_float64(op: str, form: str, length: int, packed: bool) -> None:
     inputs = make(op, 3, length)
     first = boundaries(3, length) if packed else None
     want, got = compute(op, "reference", inputs, first), compute(op, form, inputs, first)
     assert max(relative(g, w) for g, w in zip(got, want, strict=True)) < 1e-11
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(("op", "form"), FAST_FORMS)
+def test_form_in_float32_is_as_good_as_the_reference(op: str, form: str, length: int, packed: bool) -> None:
+    """Both against float64 on the same rounded inputs: values, states and gradients."""
+    inputs = make(op, 3, length, torch.float32)
+    first = boundaries(3, length) if packed else None
+    exact = compute(op, "reference", [x.double() for x in inputs], first)
+    got, loop = compute(op, form, inputs, first), compute(op, "reference", inputs, first)
+    for value, peer, truth in zip(got, loop, exact, strict=True):
+        assert relative(value.double(), truth) < max(1e-6, 3 * relative(peer.double(), truth))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -78,7 +95,7 @@ def test_long_sequences_stay_finite_and_right(op: str, form: str, dtype: torch.d
     assert relative(got[1].double(), state) < bound
 
 
-@pytest.mark.parametrize(("op", "form"), [(op, form) for op in RECURRENCES for form in ops.forms(op)])
+@pytest.mark.parametrize(("op", "form"), [(op, form) for op in RECURRENCES for form in PRESENT[op]])
 def test_autocast_does_not_reach_the_recurrence(op: str, form: str) -> None:
     inputs = make(op, 2, 40, torch.float32)
     with ops.use(form):
@@ -97,7 +114,7 @@ def test_an_ended_row_leaves_the_state_alone_bit_for_bit() -> None:
         else:
             for held in (1, 2) if op == "wkv6" else (1, 2, 5):
                 inputs[held].zero_()
-        for form in ops.forms(op):
+        for form in PRESENT[op]:
             with ops.use(form):
                 y, state = ops.OPS[op](*inputs)
             assert torch.equal(state, inputs[-1]), (op, form)
@@ -107,16 +124,17 @@ def test_an_ended_row_leaves_the_state_alone_bit_for_bit() -> None:
 def test_padding_that_meets_an_empty_state_has_finite_gradients() -> None:
     log_w, u, k, v, state = make("wkv4", 2, 20)
     log_w[1], k[1] = 0, -torch.inf  # row 1 starts empty and has no token
-    for form in ops.forms("wkv4"):
-        got = compute("wkv4", form, [log_w, u, k, v, state], None)
+    for form in PRESENT["wkv4"]:
+        dtype = torch.float32 if form == "numba" else torch.float64
+        got = compute("wkv4", form, [x.to(dtype) for x in (log_w, u, k, v, state)], None)
         assert all(torch.isfinite(x).all() for x in got), form
         assert (got[0][1] == 0).all()
 
 
 @pytest.mark.parametrize("op", RECURRENCES)
 def test_no_input_is_changed_and_no_memory_is_shared(op: str) -> None:
-    for form in ops.forms(op):
-        inputs = make(op, 2, 19)
+    for form in PRESENT[op]:
+        inputs = make(op, 2, 19, torch.float32)
         before = [x.clone() for x in inputs]
         with ops.use(form):
             y, state = ops.OPS[op](*inputs)
@@ -142,10 +160,19 @@ def test_token_shift(form: str) -> None:
 
 
 def test_dispatch_gives_reasons() -> None:
-    assert dict(ops.explain("wkv7", length=512)) == {"chunked": None, "reference": "chunked comes first"}
-    short = dict(ops.explain("wkv7", length=1))
+    refusal = cpu.refusal()
+    reasons = dict(ops.explain("wkv7", length=512))
+    if refusal is None:
+        assert reasons == {"numba": None, "chunked": "numba comes first", "reference": "numba comes first"}
+    else:
+        assert reasons == {"numba": refusal, "chunked": None, "reference": "chunked comes first"}
+    wide = dict(ops.explain("wkv7", length=512, dtype=torch.float64))
+    assert wide["chunked"] is None
+    assert "not in float64" in str(wide["numba"])
+    short = dict(ops.explain("wkv7", length=1, dtype=torch.float64))
     assert short["reference"] is None
     assert "time loop is faster" in str(short["chunked"])
+    serving = dispatch.choose("wkv6", dispatch.Call(512, "cpu", torch.float32, False)).name
     with ops.use("reference"):
         assert dict(ops.explain("wkv7", length=512))["chunked"] == "reference was asked for"
         with ops.use("chunked"):
@@ -157,7 +184,7 @@ def test_dispatch_gives_reasons() -> None:
         )
         elsewhere.start()
         elsewhere.join()
-        assert seen == ["chunked"], "another thread is not asked"
+        assert seen == [serving], "another thread is not asked"
     with pytest.raises(InputError, match="no op has a form called 'fortran'"), ops.use("fortran"):
         pass
 

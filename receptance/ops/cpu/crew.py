@@ -1,0 +1,174 @@
+"""Threads that take part in the regions of a step without ever being waited for.
+
+A step has dozens of parallel regions of some ten microseconds.  A pool that ends each of them at a barrier stands still
+whenever one of its threads does not get a core.  Here the thread that computes the step publishes a region as a number
+of units, takes units itself until none is left, and waits for nothing but units that somebody has begun: a thread that
+sleeps, or that another program keeps from its core, is not missed.
+
+    with crew(num_threads) as board:     # wakes the helpers
+        a_step(board, ...)               # a kernel, which calls share(board, ...)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+
+from .bits import call_address
+from .jit import free_kernel, kernel
+from .lanes import intrinsic
+
+__all__ = ["crew", "run", "share"]
+
+# Where things stand on the board, int64 each; what different threads write lies in different cache lines.
+TICKET, DONE, WORKER, ARGUMENT, START, STOP = 0, 16, 32, 33, 34, 35
+BOARD_SIZE = 48
+# A ticket holds the number of units in its upper half and of the next unit in its lower half.
+HALF = 32
+LOWER = 2**HALF - 1
+# How often a helper looks for work before it goes to sleep: some 50 microseconds.
+PATIENCE = 1500
+
+
+@intrinsic
+def _add(context: Any, address: Any, value: Any) -> Any:
+    """Add to the number at an address, as one indivisible act; gives what was there."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        where = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", where, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def _read(context: Any, address: Any) -> Any:
+    """The number at an address, as the other threads have left it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        where = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(where, "seq_cst", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def _write(context: Any, address: Any, value: Any) -> Any:
+    """Set the number at an address, after all that was written before."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        where = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        builder.store_atomic(arguments[1], where, "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@kernel
+def share(board: Any, worker: int, argument: int, start: int, stop: int, num_units: int) -> None:
+    """Have worker(argument, start, stop, unit, unit + 1) called for each unit, by whoever is there.
+
+    Returns when all are done.  worker is the address of a C function of five int64.
+    """
+    address = np.int64(board.ctypes.data)
+    board[WORKER], board[ARGUMENT], board[START], board[STOP] = worker, argument, start, stop
+    _write(address + 8 * DONE, np.int64(0))
+    _write(address + 8 * TICKET, np.int64(num_units) << HALF)
+    while _take_unit(board, address):
+        pass
+    while _read(address + 8 * DONE) < num_units:
+        pass
+
+
+@kernel
+def _take_unit(board: Any, address: int) -> bool:
+    """Compute the next unit of the region on the board, if there is one."""
+    ticket = _read(address + 8 * TICKET)
+    if (ticket & LOWER) >= (ticket >> HALF):
+        return False
+    # Another thread may have taken it in between; the number of units is that of the very region we get a unit of.
+    ticket = _add(address + 8 * TICKET, np.int64(1))
+    unit = ticket & LOWER
+    if unit >= (ticket >> HALF):
+        return False
+    call_address(board[WORKER], board[ARGUMENT], board[START], board[STOP], unit, unit + 1)
+    _add(address + 8 * DONE, np.int64(1))
+    return True
+
+
+@free_kernel
+def _help(board: Any, patience: int) -> None:
+    """Take units until there have been none for a while."""
+    address = np.int64(board.ctypes.data)
+    idle = 0
+    while idle < patience:
+        idle = 0 if _take_unit(board, address) else idle + 1
+
+
+class _Helper(threading.Thread):
+    """A thread that sleeps until `wake`, then helps until there is nothing to do for a while."""
+
+    def __init__(self, board: Any) -> None:
+        super().__init__(daemon=True, name="receptance-helper")
+        self._board = board
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+
+    def wake(self) -> None:
+        """It may be awake still; then it looks once more before it sleeps."""
+        if self._asleep.locked():
+            self._asleep.release()
+
+    def run(self) -> None:
+        while True:
+            self._asleep.acquire()
+            _help(self._board, PATIENCE)
+
+
+@free_kernel
+def _share(board: Any, worker: int, argument: int, num_units: int) -> None:
+    share(board, worker, argument, 0, 0, num_units)
+
+
+def run(worker: int, argument: int, num_units: int) -> None:
+    """`share` for Python, with as many threads as PyTorch has."""
+    with crew(torch.get_num_threads()) as board:
+        _share(board, worker, argument, num_units)
+
+
+_board = np.zeros(BOARD_SIZE, np.int64)
+_helpers: list[_Helper] = []
+# There is one board: two steps at once would gain nothing on shared cores.
+_lock = threading.Lock()
+
+
+@contextmanager
+def crew(num_threads: int) -> Iterator[Any]:
+    """The board, for the calling thread alone, with num_threads - 1 helpers awake."""
+    with _lock:
+        while len(_helpers) < num_threads - 1:
+            _helpers.append(_Helper(_board))
+            _helpers[-1].start()
+        for helper in _helpers[: num_threads - 1]:
+            helper.wake()
+        yield _board
+
+
+def _begin_anew() -> None:
+    """In a forked process there are no threads but one, and whoever had the lock is gone."""
+    global _lock
+    _lock = threading.Lock()
+    _helpers.clear()
+    _board[:] = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

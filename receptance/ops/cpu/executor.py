@@ -1,0 +1,281 @@
+"""One token for each row of a batch: a table of instructions run by one compiled loop.
+
+What takes long, matrix products and recurrences, is cut into units that threads take one after the other; all that may
+run at the same time is one parallel region.  The vectors in between are short: one thread computes them faster than
+several could agree on it, unless there are many rows.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from . import elementwise, products
+from .bits import array_at, call_address
+from .crew import share
+from .instructions import FIRST_SHARED, OPERATION, STEP, WIDTH, Field, Op
+from .jit import c_function, free_kernel, kernel
+from .products import add_partials, num_units, round_activations
+from .steps import wkv4_step, wkv6_step, wkv7_step
+from .storage import GROUP, INT4, INT8, SEGMENTS
+
+# Rows from which on the short vectors are worth sharing out as well.
+MANY_ROWS = 4
+
+# Numba knows no enumerations.
+(
+    TABLE, NUM_INSTRUCTIONS, CONSTANTS, NUM_CONSTANTS, SCRATCH, SCRATCH_SIZE, SHIFTS, SHIFT_SIZE, WKV, WKV_SIZE,
+    NUM_LAYERS, NUM_SLOTS, TOKENS, SLOTS, NUM_ROWS, SKIP, MULTIPLY,
+) = map(int, Field)  # fmt: skip
+NUM_FIELDS = len(Field)
+SHARED = int(FIRST_SHARED)
+(
+    EMBED, SHIFT, LOAD, SLICE, ADD, MUL, MUL_GROUPS, ADD_CONSTANT, MUL_CONSTANT, SCALE, LERP, LERP_VALUES, EXP, TANH,
+    SIGMOID, SILU, RELU, SQUARE, NORM, UNIT, SUM, ROUND, WKV4, ADD_PARTIALS, PRODUCT, WKV6, WKV7,
+) = map(int, Op)  # fmt: skip
+
+
+@cache
+def workers() -> tuple[Any, Any]:
+    """The compiled functions that do the work of shared and of other instructions, called by their addresses."""
+    return c_function(_do_unit, 5), c_function(_do_rows, 5)
+
+
+@free_kernel
+def execute(machine: Any, board: Any, do_unit: int, do_rows: int) -> None:
+    """Run the whole table of a machine [NUM_FIELDS] int64, with whoever helps at the crew's board."""
+    table = array_at(machine[TABLE], (machine[NUM_INSTRUCTIONS], WIDTH), np.int64)
+    num_rows, address = machine[NUM_ROWS], np.int64(machine.ctypes.data)
+    start = np.int64(0)
+    while start < table.shape[0]:
+        shared = table[start, OPERATION] >= SHARED
+        stop = start + 1
+        while stop < table.shape[0] and _together(table, start, stop, shared):
+            stop += 1
+        if shared:
+            share(board, do_unit, address, start, stop, _num_units(table, start, stop))
+        elif num_rows >= MANY_ROWS:
+            share(board, do_rows, address, start, stop, num_rows)
+        else:
+            call_address(do_rows, address, start, stop, 0, num_rows)
+        start = stop
+
+
+@kernel
+def _together(table: Any, start: int, other: int, shared: bool) -> bool:
+    """Whether instruction `other` goes with `start`: in one parallel region, or in one run of short vectors."""
+    if shared:
+        return table[other, STEP] == table[start, STEP]  # type: ignore[no-any-return]
+    return table[other, OPERATION] < SHARED  # type: ignore[no-any-return]
+
+
+@kernel
+def _num_units(table: Any, start: int, stop: int) -> int:
+    """Into how many units the shared instructions from start to before stop are cut; recurrences into their heads."""
+    total = 0
+    for number in range(start, stop):
+        total += _units_of(table[number])
+    return total
+
+
+def _do_unit(address: int, start: int, stop: int, task: int, _: int) -> None:
+    """The unit number `task` of the shared instructions from start to before stop."""
+    machine = array_at(address, (NUM_FIELDS,), np.int64)
+    table = array_at(machine[TABLE], (machine[NUM_INSTRUCTIONS], WIDTH), np.int64)
+    number = start
+    while number < stop - 1 and task >= _units_of(table[number]):
+        task -= _units_of(table[number])
+        number += 1
+    scratch = array_at(machine[SCRATCH], (machine[SCRATCH_SIZE],), np.float32)
+    wkv = array_at(machine[WKV], (machine[NUM_LAYERS], machine[NUM_SLOTS], machine[WKV_SIZE]), np.float32)
+    slots = array_at(machine[SLOTS], (machine[NUM_ROWS],), np.int64)
+    _run_unit(table[number], scratch, wkv, slots, machine[MULTIPLY], task, machine[SKIP] != 0)
+
+
+def _do_rows(address: int, start: int, stop: int, low: int, high: int) -> None:
+    """Instructions start to before stop, none of them shared, for rows low to before high."""
+    machine = array_at(address, (NUM_FIELDS,), np.int64)
+    table = array_at(machine[TABLE], (machine[NUM_INSTRUCTIONS], WIDTH), np.int64)
+    constants = array_at(machine[CONSTANTS], (machine[NUM_CONSTANTS],), np.float32)
+    scratch = array_at(machine[SCRATCH], (machine[SCRATCH_SIZE],), np.float32)
+    num_layers, num_slots = machine[NUM_LAYERS], machine[NUM_SLOTS]
+    shift = array_at(machine[SHIFTS], (num_layers, 2, num_slots, machine[SHIFT_SIZE]), np.float32)
+    wkv = array_at(machine[WKV], (num_layers, num_slots, machine[WKV_SIZE]), np.float32)
+    tokens = array_at(machine[TOKENS], (machine[NUM_ROWS],), np.int64)
+    slots = array_at(machine[SLOTS], (machine[NUM_ROWS],), np.int64)
+    for number in range(start, stop):
+        row = table[number]
+        op = row[OPERATION]
+        if op <= SLICE or op >= ROUND:
+            _move(row, constants, scratch, shift, wkv, tokens, slots, low, high)
+        elif op <= LERP_VALUES:
+            _combine(row, constants, scratch, low, high)
+        else:
+            _map(row, constants, scratch, low, high)
+
+
+@kernel
+def _units_of(row: Any) -> int:
+    if row[OPERATION] == PRODUCT:
+        return num_units(row[4], row[7], row[8])  # type: ignore[no-any-return]
+    return row[7] if row[OPERATION] == WKV6 else row[9]  # type: ignore[no-any-return]
+
+
+@kernel
+def _run_unit(row: Any, scratch: Any, wkv: Any, slots: Any, multiply: int, unit: int, skip: bool) -> None:
+    """One unit of a product, or one head of a recurrence, for all rows of the batch."""
+    if row[OPERATION] == PRODUCT:
+        _multiply(row, scratch, multiply, slots.shape[0], unit, skip)
+        return
+    layer, H, N = (row[6], row[7], row[8]) if row[OPERATION] == WKV6 else (row[8], row[9], row[10])
+    w = np.empty(N, np.float32)
+    for b in range(slots.shape[0]):
+        start = b * H * N + unit * N
+        S = wkv[layer, slots[b]].reshape(H, N, N)[unit]
+        y, r = _part(scratch, row[1], start, N), _part(scratch, row[2], start, N)
+        log_w, k = _part(scratch, row[3], start, N), _part(scratch, row[4], start, N)
+        v = _part(scratch, row[5], start, N)
+        if row[OPERATION] == WKV6:
+            wkv6_step(y, r, log_w, k, v, S, w)
+        else:
+            wkv7_step(y, r, log_w, k, v, _part(scratch, row[6], start, N), _part(scratch, row[7], start, N), S, w)
+
+
+@kernel
+def _part(memory: Any, place: int, start: int, size: int) -> Any:
+    return memory[place + start : place + start + size]
+
+
+@kernel
+def _rounded(scratch: Any, place: int, B: int, size: int) -> Any:
+    """Where ROUND puts x [B, size]: int8 [B, size], scales float32 and sums int32 [B, size / 32]."""
+    groups = size // GROUP
+    scales = place + B * size // 4
+    xq = scratch[place:scales].view(np.int8).reshape(B, size)
+    sx = _part(scratch, scales, 0, B * groups).reshape(B, groups)
+    sums = _part(scratch, scales, B * groups, B * groups).view(np.int32).reshape(B, groups)
+    return xq, sx, sums
+
+
+@kernel
+def _multiply(row: Any, scratch: Any, multiply: int, B: int, unit: int, skip: bool) -> None:
+    """One unit of the product that `row` describes, by the worker of `products`."""
+    job = np.zeros(products.JOB_SIZE, np.int64)
+    memory = scratch.ctypes.data
+    job[products.KIND], job[products.WEIGHTS], job[products.SCALES] = row[4], row[5], row[6]
+    job[products.NUM_OUT], job[products.NUM_IN], job[products.NUM_ROWS] = row[7], row[8], B
+    job[products.X], job[products.Y] = memory + 4 * row[2], memory + 4 * row[1]
+    job[products.PARTIAL] = job[products.Y]
+    # Other kinds look at none of it.
+    xq, sx, sums = _rounded(scratch, row[3], B, row[8] if row[4] in (INT8, INT4) else 0)
+    job[products.XQ], job[products.SX], job[products.SUMS] = xq.ctypes.data, sx.ctypes.data, sums.ctypes.data
+    job[products.SKIP] = skip
+    call_address(multiply, job.ctypes.data, 0, 0, unit, 0)
+
+
+@kernel
+def _rows(scratch: Any, place: int, size: int, low: int, high: int) -> Any:
+    """Rows low to before high of the value at a place."""
+    return scratch[place + low * size : place + high * size]
+
+
+@kernel
+def _move(
+    row: Any, constants: Any, scratch: Any, shift: Any, wkv: Any, tokens: Any, slots: Any, low: int, high: int
+) -> None:
+    """Instructions that look at memory, or at numbers in another form."""
+    op = row[OPERATION]
+    if op == EMBED:
+        size = row[4]
+        for b in range(low, high):
+            elementwise.embed(_rows(scratch, row[1], size, b, b + 1), row[2], row[3], tokens[b])
+    elif op == SHIFT:
+        size = row[5]
+        for b in range(low, high):
+            last = shift[row[3], row[4], slots[b]]
+            out, x = _rows(scratch, row[1], size, b, b + 1), _rows(scratch, row[2], size, b, b + 1)
+            for i in range(size):
+                out[i] = last[i]
+                last[i] = x[i]
+    elif op == LOAD:
+        elementwise.load(_rows(scratch, row[1], row[3], low, high), constants[row[2] : row[2] + row[3]])
+    elif op == SLICE:
+        whole, size = row[4], row[5]
+        out, x = _rows(scratch, row[1], size, low, high), _rows(scratch, row[2], whole, low, high)
+        elementwise.pick(out, x, row[3], whole, size)
+    elif op == ROUND:
+        size = row[3]
+        x = _rows(scratch, row[2], size, low, high).reshape(high - low, size)
+        xq, sx, sums = _rounded(scratch, row[1], slots.shape[0], size)
+        round_activations(x, xq[low:high], sx[low:high], sums[low:high])
+    elif op == WKV4:
+        size = row[7]
+        u = constants[row[3] : row[3] + size]
+        for b in range(low, high):
+            y, log_w = _rows(scratch, row[1], size, b, b + 1), _rows(scratch, row[2], size, b, b + 1)
+            k, v = _rows(scratch, row[4], size, b, b + 1), _rows(scratch, row[5], size, b, b + 1)
+            wkv4_step(y, log_w, u, k, v, wkv[row[6], slots[b]].reshape(3, size))
+    else:  # ADD_PARTIALS
+        size, width, B = row[3], row[4], slots.shape[0]
+        partial = _part(scratch, row[2], 0, SEGMENTS * B * width).reshape(SEGMENTS, B, width)
+        y = _rows(scratch, row[1], size, low, high).reshape(high - low, size)
+        add_partials(partial[:, low:high], y, SEGMENTS)
+
+
+@kernel
+def _combine(row: Any, constants: Any, scratch: Any, low: int, high: int) -> None:
+    """Instructions with two values, or a value and a constant."""
+    op = row[OPERATION]
+    size = row[5] if op >= LERP else row[4]
+    out, x = _rows(scratch, row[1], size, low, high), _rows(scratch, row[2], size, low, high)
+    if op == ADD:
+        elementwise.add(out, x, _rows(scratch, row[3], size, low, high))
+    elif op == MUL:
+        elementwise.multiply(out, x, _rows(scratch, row[3], size, low, high))
+    elif op == MUL_GROUPS:
+        factors = _rows(scratch, row[2], size // row[5], low, high)
+        elementwise.multiply_groups(out, factors, _rows(scratch, row[3], size, low, high), row[5])
+    elif op == ADD_CONSTANT:
+        elementwise.add_constant(out, x, constants[row[3] : row[3] + size])
+    elif op == MUL_CONSTANT:
+        elementwise.multiply_constant(out, x, constants[row[3] : row[3] + size])
+    elif op == SCALE:
+        elementwise.scale(out, x, constants[row[3]], constants[row[3] + 1])
+    elif op == LERP:
+        end = _rows(scratch, row[3], size, low, high)
+        elementwise.lerp_constant(out, x, end, constants[row[4] : row[4] + size])
+    else:  # LERP_VALUES
+        end, weight = _rows(scratch, row[3], size, low, high), _rows(scratch, row[4], size, low, high)
+        elementwise.lerp(out, x, end, weight)
+
+
+@kernel
+def _map(row: Any, constants: Any, scratch: Any, low: int, high: int) -> None:
+    """Instructions with one value: number by number, or group by group."""
+    op = row[OPERATION]
+    if op == SUM:
+        size, group = row[3], row[4]
+        x = _rows(scratch, row[2], size * group, low, high)
+        elementwise.sum_groups(_rows(scratch, row[1], size, low, high), x, group)
+        return
+    size = row[4] if op in (NORM, UNIT) else row[3]
+    out, x = _rows(scratch, row[1], size, low, high), _rows(scratch, row[2], size, low, high)
+    if op == EXP:
+        elementwise.exponential(out, x)
+    elif op == TANH:
+        elementwise.hyperbolic_tangent(out, x)
+    elif op == SIGMOID:
+        elementwise.logistic(out, x)
+    elif op == SILU:
+        elementwise.silu(out, x)
+    elif op == RELU:
+        elementwise.rectify(out, x)
+    elif op == SQUARE:
+        elementwise.square(out, x)
+    elif op == NORM:
+        weight, bias = constants[row[3] : row[3] + size], constants[row[3] + size : row[3] + 2 * size]
+        elementwise.norm(out, x, weight, bias, constants[row[3] + 2 * size], row[5])
+    else:  # UNIT
+        elementwise.unit_vectors(out, x, constants[row[3]], row[5])
