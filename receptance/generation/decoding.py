@@ -11,10 +11,12 @@ Knows no text: see `continuation.py` for that.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from .. import runtime
 from ..errors import InputError, StateError
 from ..models import RWKV
 from ..state import State
@@ -88,7 +90,6 @@ class Decoding:
     """Sequences that are continued together.
 
     rows      numbers of the prompts that still go on, in the order of the batch
-    state     what they have read: all but the tokens of the last `step`
     """
 
     def __init__(
@@ -107,17 +108,21 @@ class Decoding:
         device = model.emb.weight.device
         requests = range(len(prompts)) if requests is None else requests
         self.sampler = Sampler(settings, model.config.vocab_size, requests, device, uncounted)
-        self.model = model
         self.rows = list(range(len(prompts)))
-        self.logits, self.state = read(model, prompts, state)
+        self.logits, state = read(model, prompts, state)
+        self._stepper = _stepper(model, state)
         self._unread: Tensor | None = None
+
+    @property
+    def state(self) -> State:
+        """What the rows have read: all but the tokens of the last `step`."""
+        return self._stepper.state
 
     @torch.no_grad()
     def step(self, num_logprobs: int = 0) -> Choice:
         """Reads the last tokens chosen, if there are any, and chooses the next ones."""
         if self._unread is not None:
-            x, self.state = self.model.features(self._unread[:, None], self.state)
-            self.logits = self.model.head(x[:, -1])
+            self.logits = self._stepper.step(self._unread)
         choice = self.sampler.choose(self.logits, num_logprobs)
         self._unread = choice.tokens
         return choice
@@ -128,6 +133,60 @@ class Decoding:
             return
         self.rows = [self.rows[place] for place in places]
         self.sampler.keep(places)
-        self.logits, self.state = self.logits[list(places)], self.state.rows(places)
+        self._stepper.keep(places)
+        self.logits = self.logits[list(places)]
         if self._unread is not None:
             self._unread = self._unread[list(places)]
+
+
+class _Stepper(Protocol):
+    """Rows that read one token each."""
+
+    @property
+    def state(self) -> State: ...
+
+    def step(self, tokens: Tensor) -> Tensor: ...
+
+    def keep(self, places: Sequence[int]) -> None: ...
+
+
+def _stepper(model: RWKV, state: State) -> _Stepper:
+    """By the compiled step where there is one, else by the model itself."""
+    # More rows than that are bound by arithmetic, which PyTorch's matrix products do faster.
+    if state.num_rows > runtime.MOST_ROWS or runtime.refusal(model) is not None:
+        return _Called(model, state)
+    return _Compiled(model, state)
+
+
+class _Compiled:
+    """By `runtime`'s step, each row in a slot of its own."""
+
+    def __init__(self, model: RWKV, state: State) -> None:
+        self._slots = list(range(state.num_rows))
+        self._step = runtime.compile(model, state.num_rows)
+        self._step.write(self._slots, state)
+
+    @property
+    def state(self) -> State:
+        return self._step.read(self._slots)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        return self._step(tokens, self._slots)
+
+    def keep(self, places: Sequence[int]) -> None:
+        self._slots = [self._slots[place] for place in places]
+
+
+class _Called:
+    """By the model's own call."""
+
+    def __init__(self, model: RWKV, state: State) -> None:
+        self._model, self.state = model, state
+
+    def step(self, tokens: Tensor) -> Tensor:
+        x, self.state = self._model.features(tokens[:, None], self.state)
+        logits: Tensor = self._model.head(x[:, -1])
+        return logits
+
+    def keep(self, places: Sequence[int]) -> None:
+        self.state = self.state.rows(places)
