@@ -19,6 +19,7 @@ from .generate import generate
 from .guard import DEBUG, Guarded, debug_by_environment, finish, one_sentence
 from .info import info
 from .models import models
+from .quantize import quantize
 from .quickstart import quickstart
 from .score import score
 from .terminal import prepare_streams
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "models": models,
     "info": info,
     "convert": convert,
+    "quantize": quantize,
     "verify": verify,
 }
 

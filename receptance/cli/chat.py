@@ -25,6 +25,7 @@ from .options import (
     PenaltyDecay,
     PresencePenalty,
     Preset,
+    QuantOption,
     Seed,
     Stop,
     Temperature,
@@ -67,6 +68,7 @@ def chat(
     seed: Seed = None,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
+    quant: QuantOption = None,
 ) -> None:
     """Talk with a model. Ctrl-C stops an answer, /help lists the commands, Ctrl-D leaves.
 
@@ -80,11 +82,11 @@ def chat(
     options = {"system": system, "think": think, "max_tokens": max_tokens, "stop": stop, **changes}
     options["sampling"] = _preset(preset, changes)
     leave_on_signals()
-    with unechoed(), loading(wanted):
+    with unechoed(), loading(wanted, quant):
         from ..language_model import load as load_model
 
         kind = dtype.torch if dtype else None
-        lm = load_model(wanted, kind, device, tokenizer=tokenizer, template=template)
+        lm = load_model(wanted, kind, device, tokenizer=tokenizer, template=template, quant=quant)
         session = Session(_chat(lm, state, options))
         if load is not None:
             session.load(load)

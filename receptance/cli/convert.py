@@ -14,7 +14,8 @@ from .options import MODEL_HELP, Dtype, named
 def convert(
     src: Annotated[str, typer.Argument(metavar="SRC", help=MODEL_HELP, callback=named)],
     dst: Annotated[
-        Path, typer.Argument(metavar="DST", help="NAME.pth, NAME.safetensors, or a folder for Hugging Face.")
+        Path,
+        typer.Argument(metavar="DST", help="NAME.pth, NAME.safetensors, NAME.gguf, or a folder for Hugging Face."),
     ],
     dtype: Annotated[Dtype | None, typer.Option(help="Store the numbers as; unchanged if not given.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace DST where it exists.")] = False,

@@ -22,6 +22,7 @@ from .options import (
     PenaltyDecay,
     PresencePenalty,
     Preset,
+    QuantOption,
     Seed,
     Stop,
     Temperature,
@@ -78,6 +79,7 @@ def generate(
     tokenizer: TokenizerOption = None,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
+    quant: QuantOption = None,
 ) -> None:
     """Go on with a text, and print what comes as it comes.
 
@@ -100,6 +102,7 @@ def generate(
         model=model,
         dtype=dtype,
         device=device,
+        quant=quant,
         tokenizer=tokenizer,
         template=template,
         state=state,

@@ -15,7 +15,7 @@ import typer
 
 from ..display import harmless, write
 from .guard import STOPPED
-from .options import GUESS, Dtype
+from .options import GUESS, Dtype, Quant
 from .terminal import console, loading
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Wish:
     model: str
     dtype: Dtype | None
     device: str | None
+    quant: Quant | None
     tokenizer: str | None
     template: str | None
     state: Path | None
@@ -55,13 +56,14 @@ class Wish:
         from ..language_model import load
 
         replace(self.sampling or Sampling(), **self.settings)
-        with loading(self.model):
+        with loading(self.model, self.quant):
             lm = load(
                 self.model,
                 dtype=self.dtype.torch if self.dtype else None,
                 device=self.device,
                 tokenizer=self.tokenizer,
                 template=self.template,
+                quant=self.quant,
             )
             return lm, None if self.state is None else lm.load_state(self.state)
 

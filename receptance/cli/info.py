@@ -66,6 +66,7 @@ def _model_values(found: Description, with_tensors: bool) -> dict[str, Any]:
         "state_bytes": found.state_bytes,
         "flops_per_token": found.flops_per_token,
         "unused": found.unused,
+        "bits_per_weight": found.bits_per_weight,
     }
     if with_tensors:
         values["tensors"] = {name: {"shape": shape, "dtype": dtype} for name, (shape, dtype) in found.tensors.items()}
@@ -88,6 +89,7 @@ def _print_model(console: Console, found: Description, with_tensors: bool) -> No
         "file": f"{found.path} ({found.dialect}, {readable_bytes(found.file_bytes)})",
         "parameters": f"{found.parameters:,}",
         "stored as": stored,
+        "quantised": f"{found.bits_per_weight:.2f} bits a weight" if found.bits_per_weight else "",
         "layers": str(config.num_layers),
         "width": f"{config.dim} (time mix {config.attention_dim}, channel mix {config.ffn_dim})",
         "heads": heads,

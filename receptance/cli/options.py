@@ -79,6 +79,13 @@ class Dtype(StrEnum):
         return dtype
 
 
+class Quant(StrEnum):
+    """What `--quant` and `--to` accept."""
+
+    int8 = "int8"
+    int4 = "int4"
+
+
 class Orders(StrEnum):
     """What `--order` accepts."""
 
@@ -101,6 +108,14 @@ DtypeOption = Annotated[
 DeviceOption = Annotated[
     str | None,
     typer.Option("--device", rich_help_panel=LOADING, help="As cpu, cuda, cuda:1 or mps; chosen if not given."),
+]
+QuantOption = Annotated[
+    Quant | None,
+    typer.Option(
+        "--quant",
+        rich_help_panel=LOADING,
+        help="Weights of this precision, made at the first time and kept beside the model.",
+    ),
 ]
 TokenizerOption = Annotated[
     str | None,

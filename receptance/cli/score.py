@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from ..errors import DataError, InputError
-from .options import MODEL_HELP, DeviceOption, DtypeOption, TokenizerOption, model_or_advice, named
+from .options import MODEL_HELP, DeviceOption, DtypeOption, QuantOption, TokenizerOption, model_or_advice, named
 from .terminal import console, progress
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def score(
     ] = None,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
+    quant: QuantOption = None,
     tokenizer: TokenizerOption = None,
     piece: Annotated[int, typer.Option(min=1, help="Tokens that are fed at a time.")] = 1024,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -46,7 +47,7 @@ def score(
     with ExitStack() as stack:
         # Opened first: that a text is missing is better known before a model is loaded.
         source = _stdin() if file == STDIN else stack.enter_context(open_text(file))
-        lm = load(model, dtype=dtype.torch if dtype else None, device=device, tokenizer=tokenizer)
+        lm = load(model, dtype=dtype.torch if dtype else None, device=device, tokenizer=tokenizer, quant=quant)
         size, update = _size(source), stack.enter_context(progress(in_bytes=True))
 
         def on_progress(found: Score) -> None:

@@ -45,13 +45,27 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=UNLIMITED)
 
 
+def announce_kernels() -> None:
+    """Say it on stderr where the CPU kernels have to be compiled first."""
+    from ..ops import cpu
+
+    words = "compiling the CPU kernels for this processor, once: about 20 seconds"
+    # In a terminal it takes the place of a sign of life that may stand there.
+    start = "\r" if sys.stderr.isatty() else ""
+    cpu.announce(lambda: print(start + words, file=sys.stderr, flush=True))
+
+
 @contextmanager
-def loading(model: str) -> Iterator[None]:
-    """A sign of life on stderr while a model is loaded; a download has bars of its own, which it would disturb."""
+def loading(model: str, quant: str | None = None) -> Iterator[None]:
+    """A sign of life on stderr while a model is loaded.
+
+    A download and a model that is quantised have bars of their own, which it would disturb.
+    """
     from rich.console import Console
 
+    announce_kernels()
     screen, words = Console(stderr=True), f"loading {printable(model)}"
-    if not screen.is_terminal:
+    if not screen.is_terminal or quant is not None:
         yield
     elif Path(model).exists():
         with screen.status(words):

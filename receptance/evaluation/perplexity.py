@@ -90,17 +90,12 @@ def score(
         with open_text(source) as file:
             return score(model, tokenizer, text_pieces(file, str(source)), on_progress, piece)
     text = _Measured(source)
-    found, start = Score(), time.perf_counter()
-    state, device = None, model.emb.weight.device
-    last = torch.tensor([[tokenizer.end_of_text]], device=device)
-    for ids in _cut(tokenizer.encode_pieces(text), piece):
-        _check_known(ids, tokenizer, model.config.vocab_size)
-        targets = torch.tensor([ids], device=device)
-        x, state = model.features(torch.cat([last, targets[:, :-1]], 1), state)
-        last = targets[:, -1:]
+    found, start, state = Score(), time.perf_counter(), None
+    for inputs, targets in fed(model, tokenizer, text, piece):
+        x, state = model.features(inputs, state)
         found = Score(
-            tokens=found.tokens + len(ids),
-            num_bytes=found.num_bytes + len(tokenizer.decode_bytes(ids)),
+            tokens=found.tokens + targets.numel(),
+            num_bytes=found.num_bytes + len(tokenizer.decode_bytes(targets[0].tolist())),
             nats=found.nats + _nats(model.head, x[0], targets[0]),
             seconds=time.perf_counter() - start,
         )
@@ -111,6 +106,26 @@ def score(
         raise DataError("the text is empty; there is nothing to score")
     # Not the tokens' bytes: a tokenizer may bring the text to another form first.
     return replace(found, num_bytes=text.num_bytes)
+
+
+def fed(model: RWKV, tokenizer: Tokenizer, text: Iterable[str], piece: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a model is fed to score a text, and what it has to foretell from it: pairs of [1, piece], the last shorter.
+
+    Raises InputError for a tokenizer that does not fit the model.
+    """
+    device = model.emb.weight.device
+    last = torch.tensor([[tokenizer.end_of_text]], device=device)
+    for ids in _cut(tokenizer.encode_pieces(text), piece):
+        _check_known(ids, tokenizer, model.config.vocab_size)
+        targets = torch.tensor([ids], device=device)
+        yield torch.cat([last, targets[:, :-1]], 1), targets
+        last = targets[:, -1:]
+
+
+def slices(head: nn.Linear, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors [T, ...], a few positions at a time, so that the logits of these are no large tensor."""
+    size = max(1, MAX_LOGITS // head.out_features)
+    return zip(*(torch.split(tensor, size) for tensor in rows), strict=True)
 
 
 def open_text(path: str | os.PathLike[str]) -> BinaryIO:
@@ -176,9 +191,8 @@ def _cut(lists: Iterable[list[int]], length: int) -> Iterator[list[int]]:
 
 def _nats(head: nn.Linear, x: Tensor, targets: Tensor) -> float:
     """Sum of the losses of T positions, x [T, C] and targets [T], added up in float64."""
-    rows = max(1, MAX_LOGITS // head.out_features)
     losses = []
-    for part, wanted in zip(torch.split(x, rows), torch.split(targets, rows), strict=True):
+    for part, wanted in slices(head, x, targets):
         logits = head(part)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses.append(F.cross_entropy(logits, wanted, reduction="none"))

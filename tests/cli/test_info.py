@@ -104,7 +104,7 @@ def test_ops_show_which_form_serves_and_why_not_the_others() -> None:
     for rows in table.values():
         assert [reason for _, reason in rows].count(None) == 1
     assert info_json("--ops")["ops"] == {op: dict(rows) for op, rows in table.items()}
-    assert info_json("--ops", "--length", "1")["ops"]["wkv7"]["reference"] is None
+    assert info_json("--ops", "--length", "1")["ops"]["wkv7"]["numba"] is None
     assert forms(length=1)["wkv7"] != table["wkv7"]
     printed = info("--ops", "--length", "300")
     assert "serves" in printed and "a call of 300 tokens" in printed
