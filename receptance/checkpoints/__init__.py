@@ -5,8 +5,8 @@ model = load_model(checkpoint, dtype=torch.bfloat16)
 save_checkpoint(model, "model.safetensors")
 convert("model.pth", "folder")                  # streams, tensor by tensor
 
-read: official `.pth` and `.safetensors`, Hugging Face folders (transformers, flash-linear-attention), web-rwkv's `.st`,
-and all of these from the hub.  written: all but the `.st`.
+read: official `.pth` and `.safetensors`, Hugging Face folders (transformers, flash-linear-attention), llama.cpp's
+`.gguf` (not quantised), web-rwkv's `.st`, and all of these from the hub.  written: all but the `.st`.
 """
 
 from .checkpoint import Checkpoint, load_model, open_checkpoint, read_state_tensors

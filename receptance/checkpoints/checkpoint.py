@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from ..errors import CheckpointError, ConfigError
 from ..models import RWKV
 from .detect import detect
 from .files import TensorFile, open_file
+from .gguf import GgufFile
 from .hf import open_folder, settings
 from .hub import find
 from .layouts import LAYOUTS
@@ -85,7 +86,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     Raises CheckpointError, in one sentence, for anything that is not one whole model.
     """
     path = find(path)
-    files, values = open_folder(path) if path.is_dir() else ([open_file(path)], {})
+    files, values = _open(path)
     dialect, tensors, places = _translate(path, files)
     try:
         config = detect(tensors)
@@ -95,6 +96,14 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path} cannot be opened: {error}") from error
     return Checkpoint(path, dialect.name, config, _fitted(path, tensors, config), places)
+
+
+def _open(path: Path) -> tuple[list[TensorFile], dict[str, Any]]:
+    """The files of a checkpoint, and what is written beside the tensors, as in a config.json."""
+    if path.is_dir():
+        return open_folder(path)
+    file = open_file(path)
+    return [file], file.settings if isinstance(file, GgufFile) else {}
 
 
 def _has_ending(files: list[TensorFile], *endings: str) -> bool:
@@ -135,8 +144,7 @@ def load_model(
     InputError for another dtype.
     """
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
-    if wrong := [name for name in overrides if name not in OVERRIDES]:
-        raise ConfigError(f"{wrong[0]} cannot be overridden, it is read off the tensors; {', '.join(OVERRIDES)} can be")
+    check_overrides(overrides)
     with torch.device("meta"):
         model = RWKV(checkpoint.config.replace(**overrides))
     dtype = checkpoint.dtype if dtype is None else as_dtype(dtype)
@@ -146,6 +154,12 @@ def load_model(
     weights = {name: read_finite(checkpoint, name, dtype, copy).to(device) for name in model.state_dict()}
     model.load_state_dict(weights, strict=True, assign=True)
     return model
+
+
+def check_overrides(names: Iterable[str]) -> None:
+    """Raise ConfigError for anything but what no tensor tells."""
+    if wrong := [name for name in names if name not in OVERRIDES]:
+        raise ConfigError(f"{wrong[0]} cannot be overridden, it is read off the tensors; {', '.join(OVERRIDES)} can be")
 
 
 def read_finite(checkpoint: Checkpoint, name: str, dtype: torch.dtype, copy: bool = False) -> Tensor:
@@ -175,7 +189,7 @@ def read_state_tensors(path: str | Path) -> dict[str, Tensor]:
     infinity, and for state files of web-rwkv (`.st`, `.state`), which hold S[K, V] and do not tell.
     """
     path = find(path)
-    files = open_folder(path)[0] if path.is_dir() else [open_file(path)]
+    files, _ = _open(path)
     dialect, _, places = _translate(path, files)
     states = {name: place.read().contiguous().clone() for name, place in places.items() if re.fullmatch(STATE, name)}
     if not states:

@@ -3,8 +3,9 @@
 left_out = convert("model.pth", "folder", dtype=torch.bfloat16)
 save_checkpoint(model, "model.safetensors")
 
-The destination's name says the format: `.pth` and `.safetensors` with the official names, anything else a Hugging Face
-folder.  No more than one tensor is in memory at a time, and the destination appears only when it is complete.
+The destination's name says the format: `.pth` and `.safetensors` with the official names, `.gguf` for llama.cpp,
+anything else a Hugging Face folder.  No more than one tensor is in memory at a time, and the destination appears only
+when it is complete.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..errors import CheckpointError
 from ..replacing import replacing
 from .checkpoint import Checkpoint, open_checkpoint, read_finite
 from .files import Item, check_dtype
+from .gguf_writer import GGUF_DIALECTS, About, check_writable, write_gguf
 from .hf import FOLDER_DIALECTS, hf_config, write_folder
 from .in_memory import of_model
 from .layouts import LAYOUTS
@@ -30,8 +32,9 @@ from .safetensors import write_safetensors
 
 # What a file is written with, by its ending; both have the official names.
 WRITERS: dict[str, Callable[[Path, Sequence[Item]], None]] = {".pth": write_pth, ".safetensors": write_safetensors}
+GGUF = ".gguf"
 # Endings that mean a file, in a format that we do not write.
-UNWRITABLE = (".st", ".pt", ".bin", ".gguf", ".ckpt", ".onnx", ".zip", ".rwkvq", ".json")
+UNWRITABLE = (".st", ".pt", ".bin", ".ckpt", ".onnx", ".zip", ".rwkvq", ".json")
 
 SHARD_BYTES = 5 * 10**9
 
@@ -90,12 +93,16 @@ def _write(
     checked: bool,
 ) -> list[str]:
     dialect = _dialect_for(path, checkpoint.config.version)
+    if dialect in GGUF_DIALECTS.values():
+        check_writable(checkpoint.config)
     items, left_out = _items(checkpoint, dialect, dtype, checked)
     if progress:
         items = _reporting(items, progress)
     with replacing(path) as partial:
         if write := WRITERS.get(path.suffix.lower()):
             write(partial, items)
+        elif path.suffix.lower() == GGUF:
+            write_gguf(partial, items, checkpoint.config, About(checkpoint.path, dtype or checkpoint.dtype))
         else:
             values = hf_config(checkpoint.config, dialect, dtype or checkpoint.dtype)
             write_folder(partial, items, values, shard_bytes)
@@ -108,12 +115,18 @@ def _dialect_for(path: Path, version: str) -> str:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise CheckpointError(f"cannot write {path}: it is no ordinary file; choose another name")
     ending = path.suffix.lower()
+    if (ending in WRITERS or ending == GGUF) and path.is_dir():
+        raise CheckpointError(f"{path} is a folder, but its name ends like a file's; choose another name")
     if ending in WRITERS:
-        if path.is_dir():
-            raise CheckpointError(f"{path} is a folder, but its name ends like a file's; choose another name")
         return "official"
+    if ending == GGUF and version in GGUF_DIALECTS:
+        return GGUF_DIALECTS[version]
+    if ending == GGUF:
+        raise CheckpointError(f"llama.cpp has no RWKV-{version}; choose a .pth or .safetensors file")
     if ending in UNWRITABLE or path.is_file():
-        raise CheckpointError(f"cannot write {path}: choose a name ending in .pth or .safetensors, or a folder's name")
+        raise CheckpointError(
+            f"cannot write {path}: choose a name ending in .pth, .safetensors or .gguf, or a folder's name"
+        )
     if version not in FOLDER_DIALECTS:
         raise CheckpointError(f"no Hugging Face folder holds RWKV-{version}; choose a .pth or .safetensors file")
     return FOLDER_DIALECTS[version]
@@ -131,21 +144,21 @@ def _items(
             left_out.append(name)
         elif match.stored not in items:
             check_dtype(checkpoint.path, name, dtype or tensor.dtype)
-            meta = [checkpoint.tensors[part].to(dtype or tensor.dtype) for part in match.official]
+            wanted = torch.float32 if DIALECTS[dialect].is_in_float32(match.stored) else dtype or tensor.dtype
+            meta = [checkpoint.tensors[part].to(wanted) for part in match.official]
             like = LAYOUTS[match.layout].to_stored(meta)
-            make = _maker(checkpoint, match.official, match.layout, dtype, checked)
+            make = _maker(checkpoint, match.official, match.layout, wanted, checked)
             items[match.stored] = Item(match.stored, like, make)
     return list(items.values()), left_out
 
 
 def _maker(
-    checkpoint: Checkpoint, names: Sequence[str], layout: str, dtype: torch.dtype | None, checked: bool
+    checkpoint: Checkpoint, names: Sequence[str], layout: str, dtype: torch.dtype, checked: bool
 ) -> Callable[[], Tensor]:
     def make() -> Tensor:
-        wanted = dtype or checkpoint.tensors[names[0]].dtype
         if checked:
-            return LAYOUTS[layout].to_stored([read_finite(checkpoint, name, wanted) for name in names])
-        return LAYOUTS[layout].to_stored([checkpoint.tensor(name).to(wanted) for name in names])
+            return LAYOUTS[layout].to_stored([read_finite(checkpoint, name, dtype) for name in names])
+        return LAYOUTS[layout].to_stored([checkpoint.tensor(name).to(dtype) for name in names])
 
     return make
 

@@ -50,7 +50,6 @@ MAX_NUMBERS, MAX_DIMENSIONS = 2**48, 8
 
 # How files begin that people mistake for checkpoints, or that we cannot read.
 _FOREIGN = {
-    b"GGUF": "is a GGUF file, which cannot be read; use the checkpoint that it was made from",
     b"fmgg": "is an rwkv.cpp file, which cannot be read; use the checkpoint that it was made from",
     b"lmgg": "is an rwkv.cpp file, which cannot be read; use the checkpoint that it was made from",
     b"version https://git-lfs": "is only a pointer to a file in Git LFS; fetch the file itself with `git lfs pull`",
@@ -62,7 +61,8 @@ _FOREIGN = {
 
 
 def open_file(path: Path) -> TensorFile:
-    """Open a `.pth` or `.safetensors` file, whatever its ending says.  Raises CheckpointError for all others."""
+    """Open a `.pth`, `.safetensors` or `.gguf` file, whatever its ending says.  Raises CheckpointError for others."""
+    from .gguf import MAGIC, GgufFile
     from .pth import open_pth
     from .safetensors import SafetensorsFile, begins_safetensors
 
@@ -79,12 +79,14 @@ def open_file(path: Path) -> TensorFile:
     # First, because these begin with a length, whose bytes can be those that mark any other kind of file.
     if begins_safetensors(start):
         return SafetensorsFile(path)
+    if start.startswith(MAGIC):
+        return GgufFile(path)
     for beginning, sentence in _FOREIGN.items():
         if start.lower().startswith(beginning.lower()):
             raise CheckpointError(f"{path} {sentence}")
     if start.startswith((b"PK", b"\x80")):
         return open_pth(path)
-    raise CheckpointError(f"{path} is no checkpoint: it is neither a .pth nor a .safetensors file")
+    raise CheckpointError(f"{path} is no checkpoint: it is no .pth, .safetensors or .gguf file")
 
 
 def check_dtype(path: Path, name: str, dtype: torch.dtype) -> None:

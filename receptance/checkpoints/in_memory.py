@@ -26,6 +26,8 @@ def of_model(model: nn.Module) -> Checkpoint:
     model = unwrapped(model)
     # Layers can be compiled one by one, too.
     tensors = {name.replace(f"{COMPILED}.", ""): tensor.detach() for name, tensor in model.state_dict().items()}
+    if any(name.endswith(".packed") for name in tensors):
+        raise CheckpointError("the model is quantised; receptance.quant.save_quantised writes it")
     kind, wanted = f"RWKV-{model.config.version}", shapes_of(model.config)
     for name in sorted(tensors.keys() ^ wanted.keys()):
         has = "has the tensor" if name in tensors else "lacks the tensor"

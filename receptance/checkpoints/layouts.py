@@ -30,6 +30,11 @@ _TO_FLA = [OFFICIAL_MIXES.index(mix) for mix in FLA_MIXES]
 _TO_OFFICIAL = [FLA_MIXES.index(mix) for mix in OFFICIAL_MIXES]
 
 
+def _stack_apart(tensors: Sequence[Tensor]) -> Tensor:
+    """Vectors of C -> [number, 1, 1, C], so that a batch of rows can be multiplied by all of them."""
+    return torch.stack([tensor.flatten() for tensor in tensors])[:, None, None]
+
+
 def _mix_down_to_fla(tensors: Sequence[Tensor]) -> Tensor:
     """time_maa_w1 [C, 5R] -> [5R, C], blocks reordered."""
     (w1,) = tensors
@@ -55,6 +60,7 @@ LAYOUTS = {
     "flat": Layout(lambda tensors: tensors[0].flatten(), lambda stored: [stored]),
     "transposed": Layout(lambda tensors: tensors[0].mT, lambda stored: [stored.mT]),
     "stacked": Layout(lambda tensors: torch.stack([t.flatten() for t in tensors]), lambda stored: stored.unbind(0)),
+    "stacked apart": Layout(_stack_apart, lambda stored: stored.reshape(len(stored), -1).unbind(0)),
     "mix down": Layout(_mix_down_to_fla, _mix_down_to_official),
     "mix up": Layout(_mix_up_to_fla, _mix_up_to_official),
 }

@@ -5,8 +5,8 @@ dialect.to_official("model.layers.3.attn.w_lora.lora.0.weight")
 dialect.to_stored("blocks.3.att.w1")
 
 In a template `{i}` is a layer's number and `{rest}` anything; the first rule that fits a name is taken.  Sources: the
-model and converter files of transformers (`models/rwkv`), flash-linear-attention (`models/rwkv6`, `models/rwkv7`) and
-web-rwkv (`convert_safetensors.py`).
+model and converter files of transformers (`models/rwkv`), flash-linear-attention (`models/rwkv6`, `models/rwkv7`),
+web-rwkv (`convert_safetensors.py`) and llama.cpp (`src/models/rwkv6.cpp`, `src/models/rwkv7.cpp`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .layouts import FLA_MIXES
+from .layouts import FLA_MIXES, OFFICIAL_MIXES
 
 _FIELDS = {"i": r"(?P<i>\d+)", "rest": r"(?P<rest>.+)"}
 
@@ -62,12 +62,14 @@ class Dialect:
 
     is_written_in   whether a file's tensors are in this dialect
     lacks           official tensors that it has no place for, as a regular expression
+    in_float32      stored tensors that are float32 in every file of this dialect, as a regular expression
     """
 
     name: str
     rules: tuple[Rule, ...]
     is_written_in: Callable[[Mapping[str, Tensor]], bool]
     lacks: str = r"(?!)"
+    in_float32: str = r"(?!)"
 
     def to_official(self, stored: str) -> Match | None:
         """What a stored tensor holds; None where this dialect has no such tensor."""
@@ -78,6 +80,10 @@ class Dialect:
         if self._lacks.fullmatch(official):
             return None
         return next(filter(None, (rule.matches(official, rule.official) for rule in self.rules)), None)
+
+    def is_in_float32(self, stored: str) -> bool:
+        """Whether a stored tensor is float32 in whatever dtype the others are."""
+        return bool(re.fullmatch(self.in_float32, stored))
 
     @cached_property
     def _lacks(self) -> re.Pattern[str]:
@@ -178,6 +184,59 @@ WEB_7_RULES = _rules(
 )
 
 
+# llama.cpp: vectors and the smallest matrices are always float32.
+_GGUF_OUTER_RULES = _rules(
+    ("emb.weight", "token_embd.weight"),
+    ("head.weight", "output.weight"),
+    ("ln_out.{rest}", "output_norm.{rest}"),
+    ("blocks.0.ln0.{rest}", "token_embd_norm.{rest}"),
+    ("blocks.{i}.ln1.{rest}", "blk.{i}.attn_norm.{rest}"),
+    ("blocks.{i}.ln2.{rest}", "blk.{i}.attn_norm_2.{rest}"),
+    ("blocks.{i}.att.ln_x.{rest}", "blk.{i}.time_mix_ln.{rest}"),
+    *(
+        (f"blocks.{{i}}.att.{name}.weight", f"blk.{{i}}.time_mix_{name}.weight")
+        for name in ("receptance", "key", "value", "gate", "output")
+    ),
+    *(
+        (f"blocks.{{i}}.ffn.{name}.weight", f"blk.{{i}}.channel_mix_{name}.weight")
+        for name in ("receptance", "key", "value")
+    ),
+)
+
+
+def _gguf(official: str, stored: str, layout: str = "flat") -> tuple[str, str, str]:
+    return f"blocks.{{i}}.{official}", f"blk.{{i}}.{stored}.weight", layout
+
+
+def _gguf_mixes(official: str, mixes: str) -> tuple[Rule, ...]:
+    """A layer's mixes: in one tensor, and, read but never written, in one each."""
+    names = tuple(f"blocks.{{i}}.att.{official}_{x}" for x in mixes)
+    single = (_gguf(f"att.{official}_{x}", f"time_mix_lerp_{x}") for x in mixes)
+    return (Rule(names, "blk.{i}.time_mix_lerp_fused.weight", "stacked apart"), *_rules(*single))
+
+
+GGUF_7_RULES = _GGUF_OUTER_RULES + _rules(
+    *(_gguf(f"att.{x}0", f"time_mix_{x}0") for x in "wav"),
+    *(_gguf(f"att.{x}{n}", f"time_mix_{x}{n}", "transposed") for x in "wavg" for n in "12"),
+    *(_gguf(f"att.{name}", f"time_mix_{name}") for name in ("k_k", "k_a", "r_k")),
+    _gguf("ffn.x_k", "channel_mix_lerp_k"),
+)
+GGUF_7_RULES += _gguf_mixes("x", "rwkvag")
+GGUF_6_RULES = _GGUF_OUTER_RULES + _rules(
+    _gguf("att.time_maa_x", "time_mix_lerp_x"),
+    *(_gguf(f"att.time_maa_{n}", f"time_mix_{n}", "transposed") for n in ("w1", "w2")),
+    *(_gguf(f"att.time_decay_{n}", f"time_mix_decay_{n}", "transposed") for n in ("w1", "w2")),
+    _gguf("att.time_decay", "time_mix_decay"),
+    _gguf("att.time_faaaa", "time_mix_first", "same"),
+    *(_gguf(f"ffn.time_maa_{x}", f"channel_mix_lerp_{x}") for x in "kr"),
+)
+GGUF_6_RULES += _gguf_mixes("time_maa", OFFICIAL_MIXES)
+_GGUF_FLOAT32 = (
+    r".*_norm(_2)?\..*|blk\.\d+\.(time_mix_ln\..*|channel_mix_lerp_.*|"
+    r"time_mix_(lerp_.*|[wav]0|w[12]|[kr]_[ka]|first|decay.*)\.weight)"
+)
+
+
 def _has(name: str) -> Callable[[Mapping[str, Tensor]], bool]:
     return lambda tensors: name in tensors
 
@@ -210,6 +269,8 @@ DIALECTS = {
     for dialect in (
         Dialect("fla rwkv7", FLA_7_RULES, _has("model.layers.0.attn.r_k"), f"{UNUSED_7}|{STATE}"),
         Dialect("fla rwkv6", FLA_6_RULES, _has("model.layers.0.attn.bonus"), STATE),
+        Dialect("gguf rwkv7", GGUF_7_RULES, _has("blk.0.time_mix_r_k.weight"), f"{UNUSED_7}|{STATE}", _GGUF_FLOAT32),
+        Dialect("gguf rwkv6", GGUF_6_RULES, _has("blk.0.time_mix_first.weight"), STATE, _GGUF_FLOAT32),
         Dialect("transformers rwkv", TRANSFORMERS_RULES, _has("rwkv.embeddings.weight"), STATE),
         Dialect("transformers rwkv7", TRANSFORMERS_7_RULES, _has("model.blocks.0.att.r_k")),
         Dialect("web-rwkv 7", WEB_7_RULES, _is_web_7),

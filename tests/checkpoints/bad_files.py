@@ -223,7 +223,7 @@ BAD_FILES = {
     "text": BadFile(_bytes(b"Dear reader, this is a letter.", "letter.pth"), "letter.pth is no checkpoint"),
     "a web page": BadFile(_bytes(b"<!DOCTYPE html><html></html>"), "is a web page"),
     "a pointer of Git LFS": BadFile(_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0"), "Git LFS"),
-    "GGUF": BadFile(_bytes(b"GGUF\x03\x00\x00\x00" + bytes(64), "model.gguf"), "is a GGUF file"),
+    "GGUF": BadFile(_bytes(b"GGUF\x03\x00\x00\x00" + bytes(64), "model.gguf"), "is a GGUF file of the kind None"),
     "rwkv.cpp": BadFile(_bytes(0x67676D66.to_bytes(4, "little") + bytes(64), "model.bin"), "is an rwkv.cpp file"),
     "zeros": BadFile(_bytes(bytes(4096)), "is no checkpoint"),
     "another zip archive": BadFile(_other_zip, "is a zip archive and no checkpoint"),

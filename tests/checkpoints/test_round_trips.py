@@ -98,7 +98,7 @@ def test_generations_without_a_folder_format(version: str, tmp_path: Path) -> No
     assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
 
 
-@pytest.mark.parametrize("name", ["b.st", "b.gguf", "a.pth/b.safetensors"])
+@pytest.mark.parametrize("name", ["b.st", "b.gguf", "b.onnx", "a.pth/b.safetensors"])
 def test_destinations_that_cannot_be_written(name: str, tmp_path: Path) -> None:
     torch.save(official_weights(CONFIGS["4"]), tmp_path / "a.pth")
     with pytest.raises((CheckpointError, OSError)):
