@@ -59,14 +59,16 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def report(name: str, rows: list[dict[str, Any]], out: Path | None = None) -> Path:
-    """Print the rows as a table and write them with the machine to `results/NAME.json`."""
+def report(
+    name: str, rows: list[dict[str, Any]], out: Path | None = None, details: Mapping[str, Any] | None = None
+) -> Path:
+    """Print the rows as a table and write them with the machine, and with `details`, to `results/NAME.json`."""
     table = Table(*rows[0], title=name)
     for row in rows:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console().print(table)
     path = out or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": machine(), "rows": rows, **(details or {})}, indent=1, default=str) + "\n")
     print(f"written to {path}")
     return path
