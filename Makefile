@@ -11,7 +11,7 @@ JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart test lint bench acceptance links wheel clean distclean
+.PHONY: help setup quickstart test lint bench bench-peers bench-quick acceptance links wheel clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,9 +36,25 @@ lint: $(STAMP)  ## ruff and the strict type checker
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Those that others start, and the one that has a target of its own.
+APART   := benchmarks/cpu_llama.py benchmarks/cpu_worker.py benchmarks/quick.py
+PEERS   := benchmarks/.venv
+
 bench: $(STAMP)  ## time the ops and models: every script in benchmarks/, or one: make bench PART=ops
-	@for script in $(if $(PART),benchmarks/$(PART).py,$(shell grep -l __main__ benchmarks/*.py)); do \
+	@for script in $(if $(PART),benchmarks/$(PART).py,$(filter-out $(APART),$(shell grep -l __main__ benchmarks/*.py))); do \
 		echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+bench-peers: $(PEERS)/.installed  ## build llama.cpp for this processor, in an environment of its own, for PART=cpu
+
+$(PEERS)/.installed: benchmarks/peers.txt
+	@echo "Compiling llama.cpp into $(PEERS); this needs a C++ compiler and takes a quarter of an hour."
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	CMAKE_ARGS="-DGGML_NATIVE=ON" $(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet \
+		--no-binary llama-cpp-python -r benchmarks/peers.txt
+	@touch $@
+
+bench-quick: $(STAMP)  ## time our kernels and decoding for two minutes, and compare with the last committed figures
+	$(BIN)/python benchmarks/quick.py $(ARGS)
 
 acceptance: $(STAMP)  ## run a proof that takes longer than the tests may: make acceptance PART=quickstart
 	@if [ -z "$(PART)" ]; then echo "Choose one:"; \

@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 
 from . import ops
-from .checkpoints import open_checkpoint
+from .checkpoints import find, open_checkpoint
 from .config import Config
 from .devices import dtype_name, multiplies
 from .models import RWKV, flops_per_token
+from .quant import QuantisedFile, is_quantised_file, open_quantised
 
 LIBRARIES = ("torch", "numpy", "numba", "safetensors", "huggingface_hub", "tokenizers", "triton", "matplotlib", "rwkv")
 
@@ -31,8 +32,9 @@ class Description:
     """A checkpoint from the outside.
 
     dialect           whose names and layout the file has
-    tensors           official name -> (shape, dtype as stored)
+    tensors           official name -> (shape, dtype or format as stored)
     parameters        numbers in the file
+    bits_per_weight   of those that are quantised, with their scales; None where none are
     flops_per_token   of one forward pass, two a multiply-add
     state_bytes       one sequence's state in a float32 model
     unused            official names of tensors that the file holds but the model does not use
@@ -46,6 +48,7 @@ class Description:
     flops_per_token: int
     state_bytes: int
     unused: tuple[str, ...]
+    bits_per_weight: float | None = None
 
     @property
     def parameters(self) -> int:
@@ -59,6 +62,9 @@ class Description:
 
 def describe(path: str | Path) -> Description:
     """Read a checkpoint's header: a file, a folder, a hub id.  Raises CheckpointError for what is none."""
+    path = find(path)
+    if is_quantised_file(path):
+        return _describe_quantised(open_quantised(path))
     checkpoint = open_checkpoint(path)
     with torch.device("meta"):
         model = RWKV(checkpoint.config)
@@ -71,6 +77,24 @@ def describe(path: str | Path) -> Description:
         flops_per_token=flops_per_token(model),
         state_bytes=model.zero_state(1).num_bytes,
         unused=tuple(checkpoint.unused),
+    )
+
+
+def _describe_quantised(found: QuantisedFile) -> Description:
+    with torch.device("meta"):
+        model = RWKV(found.config)
+    stored = {name: matrix.format for name, matrix in found.matrices.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return Description(
+        path=found.path,
+        dialect="quantised",
+        config=found.config,
+        file_bytes=_size(found.path),
+        tensors={name: (shape, stored.get(name, dtype_name(found.dtype))) for name, shape in shapes.items()},
+        flops_per_token=flops_per_token(model),
+        state_bytes=model.zero_state(1).num_bytes,
+        unused=(),
+        bits_per_weight=found.bits_per_weight,
     )
 
 

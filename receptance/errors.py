@@ -34,3 +34,7 @@ class InputError(ReceptanceError, ValueError):
 
 class MissingExtraError(ReceptanceError, ImportError):
     """A part of the package whose optional dependency is not installed."""
+
+
+class CompileError(ReceptanceError):
+    """A model that cannot be compiled into a decoding step; `model(tokens, state)` still serves it."""

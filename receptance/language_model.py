@@ -17,7 +17,7 @@ from typing import Any, TypedDict, Unpack, overload
 
 import torch
 
-from .checkpoints import load_model, open_checkpoint, read_state_tensors
+from .checkpoints import find, load_model, open_checkpoint, read_state_tensors
 from .config import Config
 from .devices import as_device, as_dtype, default_device, multiplies
 from .errors import InputError
@@ -27,6 +27,7 @@ from .generation.decoding import check_rows
 from .generation.presets import sampling_of
 from .generation.settings import Order
 from .models import RWKV
+from .quant import is_quantised_file, open_quantised, quantised
 from .state import State, is_saved_state
 from .templates import TEMPLATES, Template, open_template, template_for
 from .tokenizers import Tokenizer, open_tokenizer, tokenizer_for
@@ -207,11 +208,12 @@ def load(
     mmap: bool = False,
     tokenizer: Tokenizer | str | Path | None = None,
     template: Template | str | Path | None = None,
+    quant: str | None = None,
     **overrides: Any,
 ) -> LanguageModel:
     """Load any checkpoint: a `.pth` or `.safetensors` file, a Hugging Face folder, a hub id, `user/repo:file`.
 
-    A name that `receptance models` lists will do too.
+    A name that `receptance models` lists will do too, and so will a quantised file, whose weights always stay in it.
 
     dtype       `torch.bfloat16` or "bfloat16"; None: as stored, except that a CPU without products in that precision
                 computes in float32
@@ -220,22 +222,36 @@ def load(
                 while the model lives, which would end Python without a message
     tokenizer   "world", "pile", "bytes", or a vocabulary's file; None: what belongs to the checkpoint
     template    the name of one in `templates.TEMPLATES`, or a Jinja file; None: what the checkpoint's name says
+    quant       "int8" or "int4": with weights of that precision, which are made at the first time and kept beside the
+                checkpoint; None: as the file has them
     overrides   `norm_eps`, `group_norm_eps`: what no tensor tells and no file says
 
     Raises CheckpointError in one sentence where that is not one whole model, InputError for a dtype or device that is
-    none and for a tokenizer or template that cannot be read.
+    none, for a tokenizer or template that cannot be read, and for a `quant` that is none or meets a quantised file.
     """
     if isinstance(tokenizer, str | Path):
         tokenizer = open_tokenizer(tokenizer)
     if isinstance(template, str | Path):
         template = open_template(template)
-    checkpoint = open_checkpoint(path_or_name)
+    path = find(path_or_name)
     device = as_device(device) if device is not None else default_device()
+    if quant is not None or is_quantised_file(path):
+        # What `find` had to look for elsewhere is not ours to put files beside.
+        is_own = path == Path(path_or_name).expanduser()
+        file = open_quantised(path) if quant is None else quantised(path, quant, beside=is_own)
+        model = file.load(**overrides).to(device, _computed_in(dtype, file.dtype, device))
+    else:
+        checkpoint = open_checkpoint(path)
+        dtype = _computed_in(dtype, checkpoint.dtype, device)
+        model = load_model(checkpoint, dtype=dtype, device=device, mmap=mmap, **overrides)
+    return LanguageModel(model.eval(), path, str(path_or_name), tokenizer, template)
+
+
+def _computed_in(dtype: torch.dtype | str | None, stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype that was asked for; None: the stored one where the device multiplies in it, else float32."""
     if dtype is None:
-        dtype = checkpoint.dtype if multiplies(checkpoint.dtype, device) else torch.float32
-    dtype = as_dtype(dtype)
-    model = load_model(checkpoint, dtype=dtype, device=device, mmap=mmap, **overrides)
-    return LanguageModel(model.eval(), checkpoint.path, str(path_or_name), tokenizer, template)
+        return stored if multiplies(stored, device) else torch.float32
+    return as_dtype(dtype)
 
 
 def _check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:

@@ -173,7 +173,8 @@ def show_agreement(model: Any, corpus: ByteCorpus, plan: Plan, console: Console)
     }
     title = f"1. The same logits, however {tokens.shape[1]} tokens are read"
     ways = next(iter(differences.values()))
-    rows = [(way, *(f"{by_way[way]:.1e}" for by_way in differences.values())) for way in ways]
+    # Not every form computes in every dtype.
+    rows = [(way, *(f"{by_way[way]:.1e}" if way in by_way else "-" for by_way in differences.values())) for way in ways]
     print_table(console, title, ("largest difference from the plain time loop", *differences), rows)
     console.print("[dim]As a share of the logits' standard deviation; what remains is rounding.[/]")
     return differences

@@ -420,7 +420,8 @@ def test_killed_and_taken_up_by_the_command(model_path: Path, tmp_path: Path) ->
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_tells_what_is_safe(model_path: Path, tmp_path: Path) -> None:
-    source = written(tmp_path / "in", [{"prompt": "a", "max_tokens": 20}, {"prompt": "a", "max_tokens": 10**7}])
+    endless = {"prompt": "a", "max_tokens": 10**7, "banned": [0]}  # 0 would end the text, by chance before the signal
+    source = written(tmp_path / "in", [{"prompt": "a", "max_tokens": 20}, endless])
     arguments = ["--batch", source, tmp_path / "out", "-m", model_path, "--batch-size", 1]
     command = [sys.executable, "-m", "receptance", "generate", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)

@@ -93,7 +93,7 @@ def test_endings_are_endings_in_capitals_too(saved: Path) -> None:
         convert(saved, saved.parent / name)
         assert (saved.parent / name).is_file() and open_checkpoint(saved.parent / name).config == CONFIGS["7"]
     with pytest.raises(CheckpointError, match="choose a name ending in"):
-        convert(saved, saved.parent / "model.GGUF")
+        convert(saved, saved.parent / "model.ONNX")
     (saved.parent / "folder").mkdir()
     (saved.parent / "model.PTH").rename(saved.parent / "folder" / "model.PTH")
     assert open_checkpoint(saved.parent / "folder").config == CONFIGS["7"]

@@ -36,8 +36,11 @@ MODULES = (
     "receptance.batch",
     "receptance.evaluation",
     "receptance.checkpoints",
+    "receptance.quant",
     "receptance.models",
     "receptance.ops",
+    "receptance.ops.cpu",
+    "receptance.runtime",
     "receptance.training",
     "receptance.baselines",
 )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
+from ..ops import squared_relu
 
 
 class Rows(NamedTuple):
@@ -66,14 +67,6 @@ class Depth(NamedTuple):
         return float(((1 + self.layer) / self.num_layers) ** 0.7)
 
 
-class HeadNorm(nn.GroupNorm):
-    """Each head's output normalised on its own: [B, T, H, N] -> [B, T, A].  Called `ln_x` in checkpoints."""
-
-    def forward(self, y: Tensor) -> Tensor:
-        rows = super().forward(y.flatten(0, 1).flatten(1))
-        return rows.view(y.shape[0], y.shape[1], -1)
-
-
 class Part(nn.Module):
     """What a time mix and a channel mix of any generation have in common.
 
@@ -88,11 +81,13 @@ class Part(nn.Module):
 
     lr_multiples  leaf name of a parameter -> by how much its learning rate is multiplied; 1 for the others
     elementwise   parameters that are stored as matrices and not multiplied as such
+    sparse_inputs linear layers whose input is mostly exact zeros, as behind a squared ReLU
     op            the recurrence that a time mix computes
     """
 
     lr_multiples: ClassVar[Mapping[str, float]] = {}
     elementwise: ClassVar[frozenset[str]] = frozenset()
+    sparse_inputs: ClassVar[frozenset[str]] = frozenset()
     op: ClassVar[str] = ""
 
     def __init__(self, config: Config, layer: int) -> None:
@@ -115,6 +110,8 @@ class GatedChannelMix(Part):
     The generations differ in how they name and mix `x_k` and `x_r`, and in the initialisation.
     """
 
+    sparse_inputs: ClassVar = frozenset({"value"})
+
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__(config, layer)
         self.key = nn.Linear(config.dim, config.ffn_dim, bias=False)
@@ -123,7 +120,7 @@ class GatedChannelMix(Part):
 
     def gated(self, xk: Tensor, xr: Tensor) -> Tensor:
         """xk, xr [B, T, C] -> [B, T, C]."""
-        y: Tensor = self.value(torch.relu(self.key(xk)).square())
+        y: Tensor = self.value(squared_relu(self.key(xk)))
         return torch.sigmoid(self.receptance(xr)) * y
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..ops import token_shift, wkv4
+from ..ops import lerps, token_shift, wkv4
 from .layers import GatedChannelMix, Part, Rows, empty, fill, orthogonal
 
 
@@ -38,9 +38,8 @@ class TimeMix(Part):
         self, x: Tensor, v_first: Tensor | None, last: Tensor, state: Tensor, rows: Rows
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         prev, last = token_shift(x, last, rows.lengths, rows.first)
-        k = self.key(torch.lerp(prev, x, self.time_mix_k))
-        v = self.value(torch.lerp(prev, x, self.time_mix_v))
-        r = self.receptance(torch.lerp(prev, x, self.time_mix_r))
+        xk, xv, xr = lerps(prev, x, (self.time_mix_k, self.time_mix_v, self.time_mix_r))
+        k, v, r = self.key(xk), self.value(xv), self.receptance(xr)
 
         log_w = -torch.exp(self.time_decay.type_as(state)).expand_as(k)
         y, state = wkv4(rows.hold(log_w), self.time_first, rows.hold(k, -math.inf), v, state, rows.first)
@@ -74,7 +73,7 @@ class ChannelMix(GatedChannelMix):
 
     def forward(self, x: Tensor, last: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         prev, last = token_shift(x, last, rows.lengths, rows.first)
-        return self.gated(torch.lerp(prev, x, self.time_mix_k), torch.lerp(prev, x, self.time_mix_r)), last
+        return self.gated(*lerps(prev, x, (self.time_mix_k, self.time_mix_r))), last
 
     def reset_parameters(self) -> None:
         ramp = self.depth.ramp(self.time_mix_k.numel(), self.depth.down)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Config
-from ..ops import token_shift, wkv6
+from ..ops import lerps, read_out, token_shift, wkv6
 from . import rwkv4
-from .layers import Depth, HeadNorm, Part, Rows, empty, fill, orthogonal
+from .layers import Depth, Part, Rows, empty, fill, orthogonal
 
 
 class TimeMix(Part):
@@ -49,22 +49,24 @@ class TimeMix(Part):
         if config.version != "5.0":
             self.time_mix_g = empty(1, 1, C)
             self.gate = nn.Linear(C, A, bias=False)
-        self.ln_x = HeadNorm(H, A, eps=config.group_norm_eps)
+        self.ln_x = nn.GroupNorm(H, A, eps=config.group_norm_eps)
 
     def forward(
         self, x: Tensor, v_first: Tensor | None, last: Tensor, S: Tensor, rows: Rows
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         prev, last = token_shift(x, last, rows.lengths, rows.first)
-        r = self.receptance(torch.lerp(prev, x, self.time_mix_r))
-        k = rows.hold(self.key(torch.lerp(prev, x, self.time_mix_k)))
-        v = self.value(torch.lerp(prev, x, self.time_mix_v))
+        mixes = [self.time_mix_r, self.time_mix_k, self.time_mix_v]
+        if self.gate is not None:
+            mixes.append(self.time_mix_g)
+        xr, xk, xv, *xg = lerps(prev, x, mixes)
+        r, k, v = self.receptance(xr), rows.hold(self.key(xk)), self.value(xv)
+        gate = None if self.gate is None else F.silu(self.gate(*xg))
         log_w = rows.hold(-torch.exp(self._for_channels(self.time_decay).type_as(S)).flatten().expand_as(k))
 
         r, log_w, k, v = (y.unflatten(-1, self.head_shape) for y in (r, log_w, k, v))
         y, S = wkv6(r, log_w, k, v, S, rows.first)
-        y = self.ln_x(y + (r * self.bonus * k).sum(-1, keepdim=True) * v)
-        if self.gate is not None:
-            y = y * F.silu(self.gate(torch.lerp(prev, x, self.time_mix_g)))
+        norm = self.ln_x
+        y = read_out(y, r, k, v, self.bonus, gate, norm.weight, norm.bias, norm.eps, bonus_first=True)
         return self.output(y), v_first, last, S
 
     @property

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Config
-from ..ops import token_shift, wkv6
-from .layers import GatedChannelMix, HeadNorm, Part, Rows, empty, fill, orthogonal
+from ..ops import lerps, read_out, token_shift, wkv6
+from .layers import GatedChannelMix, Part, Rows, empty, fill, orthogonal
 from .rwkv5 import initial_bonus
 
 NUM_MIXED = 5  # w, k, v, r, g, in the order of time_maa_w1 and time_maa_w2
@@ -44,7 +44,7 @@ class TimeMix(Part):
         self.value = nn.Linear(C, A, bias=False)
         self.gate = nn.Linear(C, A, bias=False)
         self.output = nn.Linear(A, C, bias=False)
-        self.ln_x = HeadNorm(H, A, eps=config.group_norm_eps)
+        self.ln_x = nn.GroupNorm(H, A, eps=config.group_norm_eps)
 
     def forward(
         self, x: Tensor, v_first: Tensor | None, last: Tensor, S: Tensor, rows: Rows
@@ -59,14 +59,16 @@ class TimeMix(Part):
 
         r, log_w, k, v = (x.unflatten(-1, self.time_faaaa.shape) for x in (r, log_w, k, v))
         y, S = wkv6(r, log_w, k, v, S, rows.first)
-        y = self.ln_x(y + (r * self.time_faaaa * k).sum(-1, keepdim=True) * v)
-        return self.output(y * g), v_first, last, S
+        norm = self.ln_x
+        y = read_out(y, r, k, v, self.time_faaaa, g, norm.weight, norm.bias, norm.eps, bonus_first=True)
+        return self.output(y), v_first, last, S
 
     def ddlerp(self, x: Tensor, prev: Tensor) -> list[Tensor]:
         """x and the input before it, mixed for w, k, v, r and g by amounts that depend on both."""
         amounts = (self.time_maa_w, self.time_maa_k, self.time_maa_v, self.time_maa_r, self.time_maa_g)
-        low = torch.tanh(torch.lerp(x, prev, self.time_maa_x) @ self.time_maa_w1).unflatten(-1, (NUM_MIXED, -1))
-        return [torch.lerp(x, prev, amounts[i] + low[..., i, :] @ self.time_maa_w2[i]) for i in range(NUM_MIXED)]
+        (xx,) = lerps(x, prev, (self.time_maa_x,))
+        low = torch.tanh(xx @ self.time_maa_w1).unflatten(-1, (NUM_MIXED, -1))
+        return lerps(x, prev, amounts, torch.stack([low[..., i, :] @ self.time_maa_w2[i] for i in range(NUM_MIXED)]))
 
     @staticmethod
     def recurrence_flops(config: Config) -> int:
@@ -103,7 +105,7 @@ class ChannelMix(GatedChannelMix):
 
     def forward(self, x: Tensor, last: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         prev, last = token_shift(x, last, rows.lengths, rows.first)
-        return self.gated(torch.lerp(x, prev, self.time_maa_k), torch.lerp(x, prev, self.time_maa_r)), last
+        return self.gated(*lerps(x, prev, (self.time_maa_k, self.time_maa_r))), last
 
     def reset_parameters(self) -> None:
         ramp = self.depth.ramp(self.time_maa_k.numel(), self.depth.down**3)

@@ -11,18 +11,14 @@ o_t = W_o ((norm(y_t) + (sum r_t * k_t * r_k) v_t) * sigmoid(x_g G_1) G_2)
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..config import Config
-from ..ops import token_shift, wkv7
-from .layers import HeadNorm, Part, Rows, empty, fill, orthogonal
-
-STRONGEST_DECAY = -math.exp(-0.5)  # the most that log w can be below 0
+from ..ops import delta_inputs, lerps, read_out, squared_relu, token_shift, wkv7
+from .layers import Part, Rows, empty, fill, orthogonal
 
 
 class TimeMix(Part):
@@ -47,31 +43,28 @@ class TimeMix(Part):
         self.key = nn.Linear(C, C, bias=False)
         self.value = nn.Linear(C, C, bias=False)
         self.output = nn.Linear(C, C, bias=False)
-        self.ln_x = HeadNorm(H, C, eps=config.group_norm_eps)
+        self.ln_x = nn.GroupNorm(H, C, eps=config.group_norm_eps)
 
     def forward(
         self, x: Tensor, v_first: Tensor | None, last: Tensor, S: Tensor, rows: Rows
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         prev, last = token_shift(x, last, rows.lengths, rows.first)
-        mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
-        xr, xw, xk, xv, xa, xg = (torch.lerp(x, prev, mix) for mix in mixes)
+        xr, xw, xk, xv, xa, xg = lerps(x, prev, (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g))
 
         r, k, v = self.receptance(xr), self.key(xk), self.value(xv)
-        log_w = STRONGEST_DECAY * torch.sigmoid(self.w0.type_as(S) + (torch.tanh(xw @ self.w1) @ self.w2).type_as(S))
-        rate = torch.sigmoid(self.a0 + (xa @ self.a1) @ self.a2)
+        w, rate = (torch.tanh(xw @ self.w1) @ self.w2).type_as(S), (xa @ self.a1) @ self.a2
         gate = torch.sigmoid(xg @ self.g1) @ self.g2
-        if v_first is None:
-            v_first = v
-        else:
-            v = v + (v_first - v) * torch.sigmoid(self.v0 + (xv @ self.v1) @ self.v2)
-        removed = F.normalize((k * self.k_k).unflatten(-1, self.r_k.shape), dim=-1)
-        k = k * (1 + (rate - 1) * self.k_a)
+        residual = None if v_first is None else (v_first, (xv @ self.v1) @ self.v2, self.v0)
+        v_first = v if v_first is None else v_first
+        log_w, k, v, a, b = delta_inputs(
+            w, rate, k, v, residual, self.w0, self.a0, self.k_k, self.k_a, self.r_k.shape[1]
+        )
 
-        log_w, k, rate = rows.hold(log_w), rows.hold(k), rows.hold(rate)
-        r, log_w, k, v, rate = (y.unflatten(-1, self.r_k.shape) for y in (r, log_w, k, v, rate))
-        y, S = wkv7(r, log_w, k, v, -removed, removed * rate, S, rows.first)
-        y = self.ln_x(y) + ((r * k * self.r_k).sum(-1, keepdim=True) * v).flatten(2)
-        return self.output(y * gate), v_first, last, S
+        log_w, k, b = rows.hold(log_w), rows.hold(k), rows.hold(b)
+        r, log_w, k, v, a, b = (y.unflatten(-1, self.r_k.shape) for y in (r, log_w, k, v, a, b))
+        y, S = wkv7(r, log_w, k, v, a, b, S, rows.first)
+        norm = self.ln_x
+        return self.output(read_out(y, r, k, v, self.r_k, gate, norm.weight, norm.bias, norm.eps)), v_first, last, S
 
     @staticmethod
     def recurrence_flops(config: Config) -> int:
@@ -111,6 +104,8 @@ class TimeMix(Part):
 class ChannelMix(Part):
     """x [B, T, C] -> [B, T, C]: y = W_v relu(W_k x_k)^2, without RWKV-4's gate."""
 
+    sparse_inputs: ClassVar = frozenset({"value"})
+
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__(config, layer)
         self.x_k = empty(1, 1, config.dim)
@@ -119,7 +114,8 @@ class ChannelMix(Part):
 
     def forward(self, x: Tensor, last: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         prev, last = token_shift(x, last, rows.lengths, rows.first)
-        return self.value(torch.relu(self.key(torch.lerp(x, prev, self.x_k))).square()), last
+        (xk,) = lerps(x, prev, (self.x_k,))
+        return self.value(squared_relu(self.key(xk))), last
 
     def reset_parameters(self) -> None:
         fill(self.x_k, 1 - self.depth.ramp(self.x_k.numel(), self.depth.down**4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from .cases import CONFIGS, small, used
 
 LENGTHS = (1, 2, 15, 16, 17, 63, 64, 65, 1000)
 BOUND = 1e-10
+BOUND_32 = 2e-5
 
 
 def walk(model: RWKV, tokens: Tensor, cuts: list[int], state: State | None) -> tuple[Tensor, State]:
@@ -155,6 +157,33 @@ def test_bfloat16_model_keeps_its_state_in_float32(name: str) -> None:
     exact = model.double()(tokens)[0]
     loop_error = (stepped.double() - exact).abs().mean()
     assert (logits.double() - exact).abs().mean() < 1.5 * loop_error + 1e-3
+
+
+@pytest.mark.parametrize("length", (1, 17, 65))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_path_in_float32(name: str, length: int) -> None:
+    """The kernels that compute in float32 only: whole = cut = ragged, and the gradients are those in float64."""
+    model = small(name, torch.float32)
+    exact = copy.deepcopy(model).double()
+    tokens, weights = torch.randint(31, (2, length)), torch.randn(2, length, 31)
+    want = exact(tokens)[0]
+    whole, end = model(tokens)
+    assert relative(whole.double(), want) < BOUND_32
+    with torch.no_grad():
+        stepped, state = walk(model, tokens, list(range(1, length)), None)
+        assert relative(stepped, whole) < BOUND_32
+        assert all(relative(x, y) < BOUND_32 for x, y in zip(state, end, strict=True))
+        ragged, _ = model(tokens, lengths=torch.tensor([length, length // 2]))
+        assert relative(ragged[0], whole[0]) < BOUND_32
+        assert length == 1 or relative(ragged[1, : length // 2], whole[1, : length // 2]) < BOUND_32
+    got = torch.autograd.grad((whole * weights).sum(), list(model.parameters()), allow_unused=True)
+    right = torch.autograd.grad((want * weights).sum(), list(exact.parameters()), allow_unused=True)
+    for value, truth in zip(got, right, strict=True):
+        # What has no influence on one token has no gradient, or zeros.
+        if truth is None or truth.abs().max() < 1e-6:
+            assert value is None or value.abs().max() < 1e-5
+        else:
+            assert value is not None and relative(value.double(), truth) < 20 * BOUND_32
 
 
 @torch.no_grad()

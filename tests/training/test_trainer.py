@@ -204,7 +204,7 @@ def test_what_was_learned_before_a_training_broke_is_saved(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("make", "name", "message"),
     [
-        (small_rwkv, "model.gguf", "choose a name ending in .pth"),
+        (small_rwkv, "model.onnx", "choose a name ending in .pth"),
         (small_rwkv, "file.pth/deeper/model.pth", "no folder that can be written to"),
         (lambda: small_rwkv("5.2"), "folder", "no Hugging Face folder holds RWKV-5.2"),
         (small_lstm, "model.pth", "a model of the kind LSTM, only an RWKV; leave save_to out"),
@@ -212,9 +212,7 @@ def test_what_was_learned_before_a_training_broke_is_saved(tmp_path: Path) -> No
     ],
     ids=["ending", "place", "folder", "lstm", "transformer"],
 )
-def test_what_cannot_be_saved_is_said_before_the_first_step(
-    make: Any, name: str, message: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_saved_is_said_before_the_first_step(make: Any, name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "file.pth").write_bytes(b"in the way")
     trainer = Trainer(make(), TEXT, recipe())
     with pytest.raises(CheckpointError, match=message):
