@@ -1,7 +1,7 @@
 """Products whose weights have a row for each input: rows whose input is exactly 0 need not be read.
 
-Four rows at a time are added to sums that lie in the cache, while later ones are asked for.  Every output's terms are
-added one after the other in the order of the inputs, so that leaving zeros out changes no bit.
+A few rows at a time are added to sums that lie in registers or in the cache, while later ones are asked for.  Every
+output's terms are added one after the other in the order of the inputs, so that leaving zeros out changes no bit.
 """
 
 from __future__ import annotations
@@ -11,33 +11,25 @@ from typing import Any
 import numpy as np
 
 from .bits import array_at
+from .block_vectors import add_int4_block, add_int8_block, load_block, shrink, store_block
 from .jit import kernel
 from .storage import BFLOAT16, BLOCK, FLOAT32, GROUP, INT8
-from .vectors import (
-    LANES,
-    lane,
-    load,
-    load_part,
-    minus,
-    multiply,
-    multiply_add,
-    nibble,
-    prefetch,
-    room,
-    size_of,
-    splat,
-    store,
-)
+from .vectors import LANES, load, load_part, multiply, multiply_add, prefetch, room, size_of, splat, store
 
 __all__ = ["add_inputs"]
 
 # Inputs whose weights the rows of a batch read in turn, so that they stay in a core's cache.
 CHUNK = 512
-# Weights are asked for this far ahead of their use, in bytes, and at most so many inputs ahead.
-AHEAD, MOST_AHEAD = 4096, 16
-# Places in a list of inputs that is read in fours.
-PLACES = CHUNK + MOST_AHEAD + 4
+# Rows of integers that are added to a block of sums before these are put back; as many later ones are asked for.
+ROWS = 16
+# Weights of floats are asked for this far ahead of their use, in bytes, and at most ROWS inputs ahead.
+AHEAD = 4096
+# Places in a list of inputs that is read ahead, and four at a time.
+PLACES = CHUNK + ROWS + 4
 INPUT_BYTES, FACTOR_BYTES = 8 * PLACES, 4 * PLACES
+# Outputs whose scales, 16 for each of ROWS rows, are multiplied by the activations at a time.
+SCALED_OUTPUTS = LANES * GROUP
+SCALED_BYTES = 4 * LANES * ROWS
 
 
 @kernel
@@ -54,15 +46,12 @@ def add_inputs(
     for first in range(start, stop, CHUNK):
         for b in range(x.shape[0]):
             count = _list_inputs(x[b], first, min(first + CHUNK, stop), skip, inputs, factors)
-            for n in range(0, count, 4):
-                if kind == FLOAT32:
-                    _add_real(np.float32, weights, inputs, factors, n, sums[b], num_out)
-                elif kind == BFLOAT16:
-                    _add_real(np.uint16, weights, inputs, factors, n, sums[b], num_out)
-                elif kind == INT8:
-                    _add_int8(weights, scales, inputs, factors, n, sums[b])
-                else:
-                    _add_int4(weights, scales, inputs, factors, n, sums[b])
+            if kind == FLOAT32:
+                _add_reals(np.float32, weights, inputs, factors, count, sums[b], num_out)
+            elif kind == BFLOAT16:
+                _add_reals(np.uint16, weights, inputs, factors, count, sums[b], num_out)
+            else:
+                _add_integers(kind, weights, scales, inputs, factors, count, sums[b])
 
 
 @kernel
@@ -77,7 +66,7 @@ def _list_inputs(x: Any, start: int, stop: int, skip: bool, inputs: Any, factors
         inputs[count], factors[count] = j, x[j]
         count += 1 if x[j] != 0 or not skip else 0
     last = inputs[max(count - 1, 0)]
-    for n in range(count, count + MOST_AHEAD + 4):
+    for n in range(count, count + ROWS + 4):
         inputs[n], factors[n] = last, 0
     return count
 
@@ -92,13 +81,19 @@ def _rows(address: int, row_bytes: int, inputs: Any, n: int) -> Any:
 @kernel
 def _rows_ahead(address: int, row_bytes: int, inputs: Any, n: int) -> Any:
     """The rows to ask for while those from n on are added."""
-    distance = min(max(AHEAD // row_bytes // 4 * 4, 4), MOST_AHEAD)
+    distance = min(max(AHEAD // row_bytes // 4 * 4, 4), ROWS)
     return _rows(address, row_bytes, inputs, n + distance)
 
 
 @kernel
-def _add_real(dtype: Any, weights: int, inputs: Any, factors: Any, n: int, sums: Any, num_out: int) -> None:
-    """To sums the listed rows of float32 or, for uint16, bfloat16."""
+def _add_reals(dtype: Any, weights: int, inputs: Any, factors: Any, count: int, sums: Any, num_out: int) -> None:
+    for n in range(0, count, 4):
+        _add_four(dtype, weights, inputs, factors, n, sums, num_out)
+
+
+@kernel
+def _add_four(dtype: Any, weights: int, inputs: Any, factors: Any, n: int, sums: Any, num_out: int) -> None:
+    """To sums four listed rows of float32 or, for uint16, bfloat16."""
     size, whole = size_of(dtype), num_out // LANES * LANES
     i, j, k, m = _rows(weights, num_out * size, inputs, n)
     ahead = _rows_ahead(weights, num_out * size, inputs, n)
@@ -121,73 +116,62 @@ def _add_real(dtype: Any, weights: int, inputs: Any, factors: Any, n: int, sums:
 
 
 @kernel
-def _scaled(scales: int, width: int, row: int, factor: float, block: int) -> Any:
-    """An activation times the scales of a block of its row: four lanes, one for each group."""
-    place = scales + 2 * (row * (width // GROUP) + block * (BLOCK // GROUP))
-    return multiply(load_part(place, np.uint16, BLOCK // GROUP), splat(factor))
+def _add_integers(kind: int, weights: int, scales: int, inputs: Any, factors: Any, count: int, sums: Any) -> None:
+    """To sums all listed rows of INT8 or INT4."""
+    width = sums.shape[0]
+    block_bytes = BLOCK if kind == INT8 else BLOCK // 2
+    row_bytes = width // BLOCK * block_bytes
+    scaled = room(SCALED_BYTES)
+    for n in range(0, count, ROWS):
+        stop = min(n + ROWS, count)
+        _ask_for_scales(scales, width, inputs, n + ROWS, stop + ROWS)
+        for block in range(width // BLOCK):
+            column = block * BLOCK % SCALED_OUTPUTS // GROUP
+            if column == 0:
+                _multiply_scales(kind, scales, width, inputs, factors, n, stop, block * BLOCK // GROUP, scaled)
+            place, out = weights + block * block_bytes, sums.ctypes.data + 4 * BLOCK * block
+            if kind == INT8:
+                _add_int8_rows(place, row_bytes, inputs, n, stop, scaled + 4 * column, out)
+            else:
+                _add_int4_rows(place, row_bytes, inputs, n, stop, scaled + 4 * column, out)
 
 
 @kernel
-def _all_scaled(scales: int, width: int, inputs: Any, factors: Any, n: int, block: int) -> Any:
-    """`_scaled` for four listed inputs."""
-    return (
-        _scaled(scales, width, inputs[n], factors[n], block),
-        _scaled(scales, width, inputs[n + 1], factors[n + 1], block),
-        _scaled(scales, width, inputs[n + 2], factors[n + 2], block),
-        _scaled(scales, width, inputs[n + 3], factors[n + 3], block),
-    )
-
-
-@kernel
-def _ask_for_scales(scales: int, width: int, inputs: Any, n: int) -> None:
+def _ask_for_scales(scales: int, width: int, inputs: Any, start: int, stop: int) -> None:
     scale_bytes = width // GROUP * 2
-    for row in _rows_ahead(scales, scale_bytes, inputs, n):
+    for n in range(start, stop):
         for at in range(0, scale_bytes, 64):
-            prefetch(row + at)
+            prefetch(scales + inputs[n] * scale_bytes + at)
 
 
 @kernel
-def _int8(place: int) -> Any:
-    return minus(load(place, np.uint8), np.int32(128))
+def _multiply_scales(
+    kind: int, scales: int, width: int, inputs: Any, factors: Any, start: int, stop: int, group: int, scaled: int
+) -> None:
+    """[stop - start, 16] float32: the scales of listed rows from a group on, times their activations."""
+    groups = width // GROUP
+    count = min(LANES, groups - group)
+    unit = splat(np.float32(1)) if kind == INT8 else shrink()
+    for n in range(start, stop):
+        place = scales + 2 * (inputs[n] * groups + group)
+        scale = multiply(load_part(place, np.uint16, count), splat(factors[n]))
+        store(scaled + 4 * LANES * (n - start), multiply(scale, unit))
 
 
 @kernel
-def _add_int8(weights: int, scales: int, inputs: Any, factors: Any, n: int, sums: Any) -> None:
-    """To sums the listed rows of INT8."""
-    width = sums.shape[0]
-    i, j, k, m = _rows(weights, width, inputs, n)
-    ahead = _rows_ahead(weights, width, inputs, n)
-    _ask_for_scales(scales, width, inputs, n)
-    for block in range(width // BLOCK):
-        for row in ahead:
-            prefetch(row + block * BLOCK)
-            prefetch(row + block * BLOCK + 64)
-        a, b, c, d = _all_scaled(scales, width, inputs, factors, n, block)
-        for part in range(BLOCK // LANES):
-            o, group = block * BLOCK + part * LANES, part * LANES // GROUP
-            out = sums.ctypes.data + 4 * o
-            total = multiply_add(_int8(i + o), lane(a, group), load(out, np.float32))
-            total = multiply_add(_int8(j + o), lane(b, group), total)
-            total = multiply_add(_int8(k + o), lane(c, group), total)
-            store(out, multiply_add(_int8(m + o), lane(d, group), total))
+def _add_int8_rows(weights: int, row_bytes: int, inputs: Any, start: int, stop: int, scaled: int, out: int) -> None:
+    totals = load_block(out)
+    for n in range(start, stop):
+        prefetch(weights + inputs[n + ROWS] * row_bytes)
+        prefetch(weights + inputs[n + ROWS] * row_bytes + 64)
+        totals = add_int8_block(totals, weights + inputs[n] * row_bytes, scaled + 4 * LANES * (n - start))
+    store_block(totals, out)
 
 
 @kernel
-def _add_int4(weights: int, scales: int, inputs: Any, factors: Any, n: int, sums: Any) -> None:
-    """To sums the listed rows of INT4: part n of a block is in the n-th four bits of its 16 words."""
-    width = sums.shape[0]
-    here, ahead = _rows(weights, width // 2, inputs, n), _rows_ahead(weights, width // 2, inputs, n)
-    _ask_for_scales(scales, width, inputs, n)
-    for block in range(width // BLOCK):
-        for row in ahead:
-            prefetch(row + block * BLOCK // 2)
-        a, b, c, d = _all_scaled(scales, width, inputs, factors, n, block)
-        at = block * BLOCK // 2
-        i, j = load(here[0] + at, np.uint32), load(here[1] + at, np.uint32)
-        k, m = load(here[2] + at, np.uint32), load(here[3] + at, np.uint32)
-        for part in range(BLOCK // LANES):
-            out, group = sums.ctypes.data + 4 * (block * BLOCK + part * LANES), part * LANES // GROUP
-            total = multiply_add(nibble(i, part), lane(a, group), load(out, np.float32))
-            total = multiply_add(nibble(j, part), lane(b, group), total)
-            total = multiply_add(nibble(k, part), lane(c, group), total)
-            store(out, multiply_add(nibble(m, part), lane(d, group), total))
+def _add_int4_rows(weights: int, row_bytes: int, inputs: Any, start: int, stop: int, scaled: int, out: int) -> None:
+    totals = load_block(out)
+    for n in range(start, stop):
+        prefetch(weights + inputs[n + ROWS] * row_bytes)
+        totals = add_int4_block(totals, weights + inputs[n] * row_bytes, scaled + 4 * LANES * (n - start))
+    store_block(totals, out)

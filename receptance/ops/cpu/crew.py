@@ -6,15 +6,17 @@ of units, takes units itself until none is left, and waits for nothing but units
 sleeps, or that another program keeps from its core, is not missed.
 
     with crew(num_threads) as board:     # wakes the helpers
-        a_step(board, ...)               # a kernel, which calls share(board, ...)
+        a_step(board, ...)               # a kernel, which calls share(board, ...), or offer and withdraw
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,11 @@ from llvmlite import ir
 from numba import types
 
 from .bits import call_address
+from .features import has
 from .jit import free_kernel, kernel
-from .lanes import intrinsic
+from .lanes import call, intrinsic
 
-__all__ = ["crew", "run", "share"]
+__all__ = ["crew", "offer", "run", "share", "withdraw"]
 
 # Where things stand on the board, int64 each; what different threads write lies in different cache lines.
 TICKET, DONE, WORKER, ARGUMENT, START, STOP = 0, 16, 32, 33, 34, 35
@@ -34,8 +37,8 @@ BOARD_SIZE = 48
 # A ticket holds the number of units in its upper half and of the next unit in its lower half.
 HALF = 32
 LOWER = 2**HALF - 1
-# How often a helper looks for work before it goes to sleep: some 50 microseconds.
-PATIENCE = 1500
+# For how long a helper looks for work before it goes to sleep: longer than any of the vectors between regions take.
+AWAKE_SECONDS = 2e-4
 
 
 @intrinsic
@@ -72,6 +75,29 @@ def _write(context: Any, address: Any, value: Any) -> Any:
     return types.void(types.int64, types.int64), generate
 
 
+@intrinsic
+def _exchange(context: Any, address: Any, value: Any) -> Any:
+    """Set the number at an address, as one indivisible act; gives what was there."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        where = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("xchg", where, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def _pause(context: Any) -> Any:
+    """Leave the core's other work a moment, between two looks."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if has("sse2"):
+            call(builder, "llvm.x86.sse2.pause", ir.VoidType())
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 @kernel
 def share(board: Any, worker: int, argument: int, start: int, stop: int, num_units: int) -> None:
     """Have worker(argument, start, stop, unit, unit + 1) called for each unit, by whoever is there.
@@ -79,13 +105,30 @@ def share(board: Any, worker: int, argument: int, start: int, stop: int, num_uni
     Returns when all are done.  worker is the address of a C function of five int64.
     """
     address = np.int64(board.ctypes.data)
-    board[WORKER], board[ARGUMENT], board[START], board[STOP] = worker, argument, start, stop
-    _write(address + 8 * DONE, np.int64(0))
-    _write(address + 8 * TICKET, np.int64(num_units) << HALF)
+    offer(board, worker, argument, start, stop, num_units)
     while _take_unit(board, address):
         pass
     while _read(address + 8 * DONE) < num_units:
-        pass
+        _pause()
+
+
+@kernel
+def offer(board: Any, worker: int, argument: int, start: int, stop: int, num_units: int) -> None:
+    """As `share`, but without taking part: the helpers go on until `withdraw`, which has to follow."""
+    address = np.int64(board.ctypes.data)
+    board[WORKER], board[ARGUMENT], board[START], board[STOP] = worker, argument, start, stop
+    _write(address + 8 * DONE, np.int64(0))
+    _write(address + 8 * TICKET, np.int64(num_units) << HALF)
+
+
+@kernel
+def withdraw(board: Any) -> None:
+    """Let no more units be begun, and wait for those that were."""
+    address = np.int64(board.ctypes.data)
+    ticket = _exchange(address + 8 * TICKET, np.int64(0))
+    begun = min(ticket & LOWER, ticket >> HALF)
+    while _read(address + 8 * DONE) < begun:
+        _pause()
 
 
 @kernel
@@ -110,7 +153,22 @@ def _help(board: Any, patience: int) -> None:
     address = np.int64(board.ctypes.data)
     idle = 0
     while idle < patience:
-        idle = 0 if _take_unit(board, address) else idle + 1
+        if _take_unit(board, address):
+            idle = 0
+        else:
+            _pause()
+            idle += 1
+
+
+@cache
+def _patience() -> int:
+    """How many looks take `AWAKE_SECONDS`."""
+    board, looks, fastest = np.zeros(BOARD_SIZE, np.int64), 10_000, float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        _help(board, looks)
+        fastest = min(fastest, time.perf_counter() - start)
+    return int(looks * AWAKE_SECONDS / fastest) + 1
 
 
 class _Helper(threading.Thread):
@@ -130,7 +188,7 @@ class _Helper(threading.Thread):
     def run(self) -> None:
         while True:
             self._asleep.acquire()
-            _help(self._board, PATIENCE)
+            _help(self._board, _patience())
 
 
 @free_kernel

@@ -1,7 +1,8 @@
 """The short vectors of a step, each computed by one thread.
 
 All arguments are flat float32 arrays, none of which overlaps `out`: a few rows, one after the other.  What is the same
-for every row has the size of one row and is gone through once for each.
+for every row has the size of one row and is gone through once for each.  Loops count from 0 within a part that was cut
+out before: with sums as indices LLVM computes one number at a time.
 """
 
 from __future__ import annotations
@@ -31,20 +32,23 @@ def embed(out: Any, address: int, kind: int, token: int) -> None:
 
 
 @kernel
+def part(x: Any, number: int, size: int) -> Any:
+    """x in parts of `size`: the one of this number."""
+    return x[number * size : (number + 1) * size]
+
+
+@kernel
 def load(out: Any, constant: Any) -> None:
     """The constant, for each row."""
-    size = constant.size
-    for start in range(0, out.size, size):
-        for i in range(size):
-            out[start + i] = constant[i]
+    for b in range(out.size // constant.size):
+        part(out, b, constant.size)[:] = constant
 
 
 @kernel
 def pick(out: Any, x: Any, start: int, whole: int, size: int) -> None:
     """`size` numbers from `start` on, out of each row of `whole`."""
     for b in range(out.size // size):
-        for i in range(size):
-            out[b * size + i] = x[b * whole + start + i]
+        part(out, b, size)[:] = part(x, b, whole)[start : start + size]
 
 
 @kernel
@@ -63,24 +67,21 @@ def multiply(out: Any, x: Any, y: Any) -> None:
 def multiply_groups(out: Any, factors: Any, x: Any, group: int) -> None:
     """Every group of x times its own factor."""
     for g in range(factors.size):
-        for i in range(g * group, (g + 1) * group):
-            out[i] = factors[g] * x[i]
+        result, values, factor = part(out, g, group), part(x, g, group), factors[g]
+        for i in range(group):
+            result[i] = factor * values[i]
 
 
 @kernel
 def add_constant(out: Any, x: Any, constant: Any) -> None:
-    size = constant.size
-    for start in range(0, out.size, size):
-        for i in range(size):
-            out[start + i] = x[start + i] + constant[i]
+    for b in range(out.size // constant.size):
+        add(part(out, b, constant.size), part(x, b, constant.size), constant)
 
 
 @kernel
 def multiply_constant(out: Any, x: Any, constant: Any) -> None:
-    size = constant.size
-    for start in range(0, out.size, size):
-        for i in range(size):
-            out[start + i] = x[start + i] * constant[i]
+    for b in range(out.size // constant.size):
+        multiply(part(out, b, constant.size), part(x, b, constant.size), constant)
 
 
 @kernel
@@ -98,9 +99,8 @@ def lerp(out: Any, start: Any, end: Any, weight: Any) -> None:
 @kernel
 def lerp_constant(out: Any, start: Any, end: Any, weight: Any) -> None:
     size = weight.size
-    for row in range(0, out.size, size):
-        for i in range(size):
-            out[row + i] = start[row + i] + (end[row + i] - start[row + i]) * weight[i]
+    for b in range(out.size // size):
+        lerp(part(out, b, size), part(start, b, size), part(end, b, size), weight)
 
 
 @kernel
@@ -142,37 +142,38 @@ def square(out: Any, x: Any) -> None:
 @kernel
 def norm(out: Any, x: Any, weight: Any, bias: Any, eps: float, group: int) -> None:
     """Each group with mean 0 and variance 1, times weight, plus bias; those have the size of one row."""
-    size = weight.size
-    for start in range(0, out.size, group):
+    groups = weight.size // group
+    for g in range(out.size // group):
+        result, values = part(out, g, group), part(x, g, group)
+        factors, summands = part(weight, g % groups, group), part(bias, g % groups, group)
         mean, spread = np.float32(0), np.float32(0)
-        for i in range(start, start + group):
-            mean += x[i]
-        mean /= np.float32(group)
-        for i in range(start, start + group):
-            spread += (x[i] - mean) * (x[i] - mean)
-        inverse = np.float32(1) / np.sqrt(spread / np.float32(group) + eps)
-        channel = start % size
         for i in range(group):
-            out[start + i] = (x[start + i] - mean) * inverse * weight[channel + i] + bias[channel + i]
+            mean += values[i]
+        mean /= np.float32(group)
+        for i in range(group):
+            spread += (values[i] - mean) * (values[i] - mean)
+        inverse = np.float32(1) / np.sqrt(spread / np.float32(group) + eps)
+        for i in range(group):
+            result[i] = (values[i] - mean) * inverse * factors[i] + summands[i]
 
 
 @kernel
 def unit_vectors(out: Any, x: Any, eps: float, group: int) -> None:
     """Each group divided by its length, or by eps where that is shorter."""
-    for start in range(0, out.size, group):
-        total = np.float32(0)
-        for i in range(start, start + group):
-            total += x[i] * x[i]
+    for g in range(out.size // group):
+        result, values, total = part(out, g, group), part(x, g, group), np.float32(0)
+        for i in range(group):
+            total += values[i] * values[i]
         inverse = np.float32(1) / max(np.sqrt(total), eps)
-        for i in range(start, start + group):
-            out[i] = x[i] * inverse
+        for i in range(group):
+            result[i] = values[i] * inverse
 
 
 @kernel
 def sum_groups(out: Any, x: Any, group: int) -> None:
     """The sum of each group."""
     for g in range(out.size):
-        total = np.float32(0)
-        for i in range(g * group, (g + 1) * group):
-            total += x[i]
+        values, total = part(x, g, group), np.float32(0)
+        for i in range(group):
+            total += values[i]
         out[g] = total

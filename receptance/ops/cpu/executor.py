@@ -13,10 +13,50 @@ from typing import Any
 import numpy as np
 
 from . import elementwise, products
-from .bits import array_at, call_address
-from .crew import share
-from .instructions import FIRST_SHARED, OPERATION, STEP, WIDTH, Field, Op
+from .ahead import ask_for_constants, ask_for_unit, num_units_ahead
+from .bits import call_address
+from .crew import offer, share, withdraw
+from .instructions import OPERATION, STEP
 from .jit import c_function, free_kernel, kernel
+from .machine import (
+    ADD,
+    ADD_CONSTANT,
+    EMBED,
+    EXP,
+    LERP,
+    LERP_VALUES,
+    LOAD,
+    MUL,
+    MUL_CONSTANT,
+    MUL_GROUPS,
+    MULTIPLY,
+    NORM,
+    NUM_ROWS,
+    PRODUCT,
+    RELU,
+    ROUND,
+    SCALE,
+    SHARED,
+    SHIFT,
+    SIGMOID,
+    SILU,
+    SKIP,
+    SLICE,
+    SQUARE,
+    SUM,
+    TANH,
+    UNIT,
+    WKV4,
+    WKV6,
+    constants_of,
+    machine_at,
+    scratch_of,
+    shift_of,
+    slots_of,
+    table_of,
+    tokens_of,
+    wkv_of,
+)
 from .products import add_partials, num_units, round_activations
 from .steps import wkv4_step, wkv6_step, wkv7_step
 from .storage import GROUP, INT4, INT8, SEGMENTS
@@ -24,49 +64,45 @@ from .storage import GROUP, INT4, INT8, SEGMENTS
 # Rows from which on the short vectors are worth sharing out as well.
 MANY_ROWS = 4
 
-# Numba knows no enumerations.
-(
-    TABLE, NUM_INSTRUCTIONS, CONSTANTS, NUM_CONSTANTS, SCRATCH, SCRATCH_SIZE, SHIFTS, SHIFT_SIZE, WKV, WKV_SIZE,
-    NUM_LAYERS, NUM_SLOTS, TOKENS, SLOTS, NUM_ROWS, SKIP, MULTIPLY,
-) = map(int, Field)  # fmt: skip
-NUM_FIELDS = len(Field)
-SHARED = int(FIRST_SHARED)
-(
-    EMBED, SHIFT, LOAD, SLICE, ADD, MUL, MUL_GROUPS, ADD_CONSTANT, MUL_CONSTANT, SCALE, LERP, LERP_VALUES, EXP, TANH,
-    SIGMOID, SILU, RELU, SQUARE, NORM, UNIT, SUM, ROUND, WKV4, ADD_PARTIALS, PRODUCT, WKV6, WKV7,
-) = map(int, Op)  # fmt: skip
-
-
 @cache
-def workers() -> tuple[Any, Any]:
-    """The compiled functions that do the work of shared and of other instructions, called by their addresses."""
-    return c_function(_do_unit, 5), c_function(_do_rows, 5)
+def workers() -> tuple[Any, Any, Any]:
+    """The compiled functions that compute a unit, compute rows, and ask for what comes; called by their addresses."""
+    return c_function(_do_unit, 5), c_function(_do_rows, 5), c_function(ask_for_unit, 5)
 
 
 @free_kernel
-def execute(machine: Any, board: Any, do_unit: int, do_rows: int) -> None:
+def execute(machine: Any, board: Any, do_unit: int, do_rows: int, ask: int) -> None:
     """Run the whole table of a machine [NUM_FIELDS] int64, with whoever helps at the crew's board."""
-    table = array_at(machine[TABLE], (machine[NUM_INSTRUCTIONS], WIDTH), np.int64)
-    num_rows, address = machine[NUM_ROWS], np.int64(machine.ctypes.data)
+    table, num_rows, address = table_of(machine), machine[NUM_ROWS], np.int64(machine.ctypes.data)
     start = np.int64(0)
     while start < table.shape[0]:
-        shared = table[start, OPERATION] >= SHARED
-        stop = start + 1
-        while stop < table.shape[0] and _together(table, start, stop, shared):
-            stop += 1
-        if shared:
+        stop = _end(table, start)
+        if table[start, OPERATION] >= SHARED:
+            ask_for_constants(machine, stop)
             share(board, do_unit, address, start, stop, _num_units(table, start, stop))
         elif num_rows >= MANY_ROWS:
             share(board, do_rows, address, start, stop, num_rows)
         else:
+            end = _end(table, stop)
+            offer(board, ask, address, stop, end, num_units_ahead(machine, stop, end))
             call_address(do_rows, address, start, stop, 0, num_rows)
+            withdraw(board)
         start = stop
 
 
 @kernel
-def _together(table: Any, start: int, other: int, shared: bool) -> bool:
+def _end(table: Any, start: int) -> int:
+    """Where the parallel region, or the run of short vectors, that begins at an instruction ends."""
+    stop = start
+    while stop < table.shape[0] and _together(table, start, stop):
+        stop += 1
+    return stop
+
+
+@kernel
+def _together(table: Any, start: int, other: int) -> bool:
     """Whether instruction `other` goes with `start`: in one parallel region, or in one run of short vectors."""
-    if shared:
+    if table[start, OPERATION] >= SHARED:
         return table[other, STEP] == table[start, STEP]  # type: ignore[no-any-return]
     return table[other, OPERATION] < SHARED  # type: ignore[no-any-return]
 
@@ -82,29 +118,22 @@ def _num_units(table: Any, start: int, stop: int) -> int:
 
 def _do_unit(address: int, start: int, stop: int, task: int, _: int) -> None:
     """The unit number `task` of the shared instructions from start to before stop."""
-    machine = array_at(address, (NUM_FIELDS,), np.int64)
-    table = array_at(machine[TABLE], (machine[NUM_INSTRUCTIONS], WIDTH), np.int64)
+    machine = machine_at(address)
+    table = table_of(machine)
     number = start
     while number < stop - 1 and task >= _units_of(table[number]):
         task -= _units_of(table[number])
         number += 1
-    scratch = array_at(machine[SCRATCH], (machine[SCRATCH_SIZE],), np.float32)
-    wkv = array_at(machine[WKV], (machine[NUM_LAYERS], machine[NUM_SLOTS], machine[WKV_SIZE]), np.float32)
-    slots = array_at(machine[SLOTS], (machine[NUM_ROWS],), np.int64)
+    scratch, wkv, slots = scratch_of(machine), wkv_of(machine), slots_of(machine)
     _run_unit(table[number], scratch, wkv, slots, machine[MULTIPLY], task, machine[SKIP] != 0)
 
 
 def _do_rows(address: int, start: int, stop: int, low: int, high: int) -> None:
     """Instructions start to before stop, none of them shared, for rows low to before high."""
-    machine = array_at(address, (NUM_FIELDS,), np.int64)
-    table = array_at(machine[TABLE], (machine[NUM_INSTRUCTIONS], WIDTH), np.int64)
-    constants = array_at(machine[CONSTANTS], (machine[NUM_CONSTANTS],), np.float32)
-    scratch = array_at(machine[SCRATCH], (machine[SCRATCH_SIZE],), np.float32)
-    num_layers, num_slots = machine[NUM_LAYERS], machine[NUM_SLOTS]
-    shift = array_at(machine[SHIFTS], (num_layers, 2, num_slots, machine[SHIFT_SIZE]), np.float32)
-    wkv = array_at(machine[WKV], (num_layers, num_slots, machine[WKV_SIZE]), np.float32)
-    tokens = array_at(machine[TOKENS], (machine[NUM_ROWS],), np.int64)
-    slots = array_at(machine[SLOTS], (machine[NUM_ROWS],), np.int64)
+    machine = machine_at(address)
+    table = table_of(machine)
+    constants, scratch, shift, wkv = constants_of(machine), scratch_of(machine), shift_of(machine), wkv_of(machine)
+    tokens, slots = tokens_of(machine), slots_of(machine)
     for number in range(start, stop):
         row = table[number]
         op = row[OPERATION]

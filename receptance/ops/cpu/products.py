@@ -23,6 +23,7 @@ from .crew import run
 from .jit import c_function, kernel
 from .storage import BFLOAT16, BLOCK, BY_INPUT, FLOAT32, GROUP, INT4, INT8, SEGMENTS, TILE
 from .unpacking import dequantize
+from .vectors import round_group
 
 __all__ = [
     "BFLOAT16",
@@ -38,6 +39,7 @@ __all__ = [
     "partial_width",
     "product",
     "round_activations",
+    "weight_bytes",
     "worker",
 ]
 
@@ -46,21 +48,17 @@ UNIT_BYTES = 65536
 
 @kernel
 def round_activations(x: Any, xq: Any, sx: Any, sums: Any) -> None:
-    """x [B, in] float32 to xq [B, in] int8 and sx [B, in/32] float32, x ~ xq sx; sums [B, in/32] int32 of xq."""
+    """x [B, in] float32 to xq [B, in] int8 and sx [B, in/32] float32, x ~ xq sx; sums [B, in/32] int32 of xq.
+
+    All of them are contiguous.
+    """
     num_rows, num_groups = sx.shape
+    source, target = x.ctypes.data, xq.ctypes.data
     for b in range(num_rows):
         for g in range(num_groups):
-            largest = np.float32(0)
-            for i in range(g * GROUP, (g + 1) * GROUP):
-                largest = max(largest, abs(x[b, i]))
-            step = np.float32(largest / np.float32(127))
-            inverse = np.float32(127) / largest if largest > 0 else np.float32(0)
-            total = np.int32(0)
-            for i in range(g * GROUP, (g + 1) * GROUP):
-                q = np.int32(np.rint(x[b, i] * inverse))
-                xq[b, i] = q
-                total = np.int32(total + q)
-            sx[b, g], sums[b, g] = step, total
+            largest, sums[b, g] = round_group(source, target)
+            sx[b, g] = np.float32(largest / np.float32(127))
+            source, target = source + 4 * GROUP, target + GROUP
 
 
 @kernel
@@ -70,9 +68,16 @@ def partial_width(num_out: int) -> int:
 
 
 @kernel
+def weight_bytes(kind: int, count: int) -> int:
+    """What so many weights take, without their scales."""
+    form = kind % BY_INPUT
+    halves = 8 if form == FLOAT32 else 4 if form == BFLOAT16 else 2 if form == INT8 else 1
+    return halves * count // 2
+
+
+@kernel
 def _tiles_per_unit(kind: int, num_in: int) -> int:
-    half_bytes = 8 if kind == FLOAT32 else 4 if kind == BFLOAT16 else 2 if kind == INT8 else 1
-    return max(1, 2 * UNIT_BYTES // (TILE * max(num_in, 1) * half_bytes))
+    return max(1, UNIT_BYTES // max(weight_bytes(kind, TILE * num_in), 1))
 
 
 @kernel

@@ -12,7 +12,7 @@ from torch import Tensor
 from .bits import array_at, bfloat16, bits_of_bfloat16
 from .jit import alone, kernel, parallel_kernel
 from .storage import BLOCK, BY_INPUT, GROUP, INT8, TILE
-from .vectors import LANES, bits, load, minus, multiply, nibble, splat, store, store_transposed
+from .vectors import LANES, bits, load, minus, multiply, splat, store, store_transposed
 
 __all__ = ["dequantize"]
 
@@ -80,6 +80,12 @@ def _unpack(
 
 
 @kernel
+def _nibble(words: Any, number: int) -> Any:
+    """The number-th four bits of each word, less 8, as float32."""
+    return minus(bits(words, np.int32(4 * number), np.int32(15)), np.int32(8))
+
+
+@kernel
 def _copy_part(values: Any, singles: Any, halves: Any, row: int, column: int) -> None:
     """What there is of a tile that reaches over an edge: its first output and input are at row and column."""
     num_rows, num_in = max(singles.shape[0], halves.shape[0]), max(singles.shape[1], halves.shape[1])
@@ -104,7 +110,7 @@ def _tile_by_output(kind: int, weights: int, scales: int, num_groups: int, tile:
     else:
         for i in range(GROUP):
             words = load(weights + at * GROUP * TILE // 2 + i // 8 * 64, np.uint32)
-            store(values + 64 * i, multiply(nibble(words, 2 * (i % 4) + i % 8 // 4), scale))
+            store(values + 64 * i, multiply(_nibble(words, 2 * (i % 4) + i % 8 // 4), scale))
 
 
 @kernel
@@ -121,5 +127,5 @@ def _tile_by_input(
             q = minus(load(weights + j * width + first, np.uint8), np.int32(128))
         else:
             words = load(weights + j * width // 2 + first // BLOCK * (BLOCK // 2), np.uint32)
-            q = nibble(words, first % BLOCK // TILE)
+            q = _nibble(words, first % BLOCK // TILE)
         store(values + 64 * i, multiply(q, step))

@@ -16,9 +16,9 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .features import has
 from .lanes import (
     ELEMENTS,
+    F32,
     F32X16,
     FLOATS,
     I8,
@@ -45,15 +45,14 @@ from .lanes import (
 __all__ = [
     "LANES",
     "bits",
-    "lane",
     "load",
     "load_part",
     "minus",
     "multiply",
     "multiply_add",
-    "nibble",
     "prefetch",
     "room",
+    "round_group",
     "size_of",
     "splat",
     "store",
@@ -121,33 +120,6 @@ def splat(context: Any, value: Any) -> Any:
 
 
 @intrinsic
-def lane(context: Any, vector: Any, number: Any) -> Any:
-    """One lane of float32 in all lanes."""
-
-    def values(builder: Any, vector: Any, number: Any) -> Any:
-        return splat_lanes(builder, builder.extract_element(vector, number))
-
-    return operation(FLOATS, FLOATS, types.int64)(values)
-
-
-@intrinsic
-def nibble(context: Any, words: Any, number: Any) -> Any:
-    """The number-th four bits of each word, less 8, as float32."""
-
-    def values(builder: Any, words: Any, number: Any) -> Any:
-        shift = builder.trunc(builder.mul(number, ir.Constant(I64, 4)), I32)
-        shifted = builder.lshr(words, splat_lanes(builder, shift))
-        if has("avx512f"):
-            # It looks at no more than four bits.
-            table = ir.Constant(F32X16, [float(q) for q in range(-8, 8)])
-            return call(builder, "llvm.x86.avx512.permvar.sf.512", F32X16, table, shifted)
-        q = builder.and_(shifted, constant(I32X16, 15))
-        return builder.sitofp(builder.sub(q, constant(I32X16, 8)), F32X16)
-
-    return operation(FLOATS, INTEGERS, types.int64)(values)
-
-
-@intrinsic
 def multiply(context: Any, a: Any, b: Any) -> Any:
     """a * b."""
 
@@ -192,6 +164,35 @@ def minus(context: Any, vector: Any, offset: Any) -> Any:
         return builder.sitofp(builder.sub(vector, splat_lanes(builder, offset)), F32X16)
 
     return operation(FLOATS, INTEGERS, types.int32)(values)
+
+
+@intrinsic
+def round_group(context: Any, source: Any, target: Any) -> Any:
+    """32 float32 at `source` to int8 at `target`; gives their largest magnitude, which becomes 127, and the int8's sum.
+
+    The magnitude is NaN where one of them is.
+    """
+
+    def values(builder: Any, source: Any, target: Any) -> Any:
+        places = [row_address(builder, source, ir.Constant(I64, 4 * LANES), half) for half in range(2)]
+        halves = [load_lanes(builder, place, F32X16) for place in places]
+        # Magnitudes are in the order of their bits, NaN above all others.
+        magnitudes = [builder.and_(builder.bitcast(half, I32X16), constant(I32X16, 0x7FFFFFFF)) for half in halves]
+        top = builder.select(builder.icmp_unsigned(">", *magnitudes), *magnitudes)
+        largest = builder.bitcast(call(builder, "llvm.vector.reduce.umax.v16i32", I32, top), F32)
+        is_zero = builder.fcmp_ordered("==", largest, ir.Constant(F32, 0.0))
+        inverse = builder.select(is_zero, ir.Constant(F32, 0.0), builder.fdiv(ir.Constant(F32, 127.0), largest))
+        total = ir.Constant(I32, 0)
+        for number, half in enumerate(halves):
+            scaled = call(builder, "llvm.rint.v16f32", F32X16, builder.fmul(half, splat_lanes(builder, inverse)))
+            whole = builder.fptosi(scaled, I32X16)
+            narrow = builder.trunc(whole, ir.VectorType(I8, LANES))
+            place = builder.add(target, ir.Constant(I64, LANES * number))
+            builder.store(narrow, pointer(builder, place, narrow.type), align=1)
+            total = builder.add(total, call(builder, "llvm.vector.reduce.add.v16i32", I32, whole))
+        return [largest, total]
+
+    return operation(types.Tuple((types.float32, types.int32)), types.int64, types.int64)(values)
 
 
 @intrinsic
