@@ -82,7 +82,7 @@ def num_units_ahead(machine: Any, start: int, stop: int) -> int:
     table, total = table_of(machine), np.int64(0)
     for number in range(start, stop):
         total += _units(_extent(machine, table[number])[1])
-    return min(total, np.int64(MOST_UNITS))
+    return min(total, np.int64(MOST_UNITS))  # type: ignore[return-value]
 
 
 @kernel

@@ -19,9 +19,11 @@ import torch
 from numba.core import event
 
 from . import compiling
+from .allocation import keep_freed_memory
 from .stamp import stamp_kernels
 
 stamp_kernels()
+keep_freed_memory()
 
 # Whatever is compiled takes and gives what Numba makes of it.
 Compile = Callable[[Callable[..., Any]], Any]

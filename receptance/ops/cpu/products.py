@@ -77,7 +77,7 @@ def weight_bytes(kind: int, count: int) -> int:
 
 @kernel
 def _tiles_per_unit(kind: int, num_in: int) -> int:
-    return max(1, UNIT_BYTES // max(weight_bytes(kind, TILE * num_in), 1))
+    return max(1, UNIT_BYTES // max(weight_bytes(kind, TILE * num_in), 1))  # type: ignore[no-any-return]
 
 
 @kernel
