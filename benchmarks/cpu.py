@@ -37,13 +37,14 @@ from benchmarks.protocol import report
 PREFILL = 512
 CHECKED_TOKENS = 24
 PAUSE = 0.05
-# Most mean Kullback-Leibler divergence from our float32 logits, in nats, by the end of an engine's name.
+# Most mean Kullback-Leibler divergence from our float32 logits, in nats, by the end of an engine's name.  Each layer of
+# random weights amplifies what rounding changes; what computes something else is off by more than 1.
 AGREEMENT = {
     "fp32": 1e-5,
     "bf16": 2e-2,
     "BF16": 2e-2,
-    "int8": 5e-2,
-    "Q8_0": 5e-2,
+    "int8": 0.2,
+    "Q8_0": 0.2,
     "int4": 1.0,
     "Q4_0": 1.0,
     "Q4_K_M": 1.0,

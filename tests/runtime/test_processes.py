@@ -10,7 +10,7 @@ import torch
 
 from receptance import runtime
 from tests.models.cases import noisy
-from tests.under import run_under
+from tests.under import run_tests
 
 from .test_step import WIDE, follow
 
@@ -19,11 +19,11 @@ STEPS = Path(__file__).with_name("test_step.py")
 
 def test_a_processor_without_extensions(tmp_path: Path) -> None:
     chosen = "model_file_does and (7-int8 or 7-int4 or 4-bfloat16 or 6-float32)"
-    assert run_under(STEPS, chosen, NUMBA_CPU_NAME="generic", NUMBA_CACHE_DIR=str(tmp_path)) >= 4
+    assert run_tests(STEPS, chosen, NUMBA_CPU_NAME="generic", NUMBA_CACHE_DIR=str(tmp_path)) >= 4
 
 
 def test_numbas_own_threads_and_two_models_at_once() -> None:
-    assert run_under(STEPS, "two_threads", NUMBA_THREADING_LAYER="workqueue") == 1
+    assert run_tests(STEPS, "two_threads", NUMBA_THREADING_LAYER="workqueue") == 1
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 8])

@@ -39,12 +39,12 @@ from .products import weight_bytes
 from .storage import BY_INPUT
 from .vectors import prefetch
 
-__all__ = ["ask_for_constants", "ask_for_unit", "num_units_ahead"]
+__all__ = ["MOST_UNITS", "ask_for_constants", "ask_for_unit", "num_units_ahead"]
 
 LINE = 64
 UNIT_BYTES = 16384
-# What the second-level cache of one core holds beside what is computed: the rest would be driven out again.
-MOST_UNITS = 512 * 1024 // UNIT_BYTES
+# For each thread: what the second-level cache of a core holds beside what is computed.
+MOST_UNITS = 256 * 1024 // UNIT_BYTES
 
 
 @kernel
@@ -78,11 +78,11 @@ def ask_for_constants(machine: Any, start: int) -> None:
 
 @kernel
 def num_units_ahead(machine: Any, start: int, stop: int) -> int:
-    """In how many units the region of instructions start to before stop is to be asked for."""
+    """Of how many units the region of instructions start to before stop consists."""
     table, total = table_of(machine), np.int64(0)
     for number in range(start, stop):
         total += _units(_extent(machine, table[number])[1])
-    return min(total, np.int64(MOST_UNITS))  # type: ignore[return-value]
+    return total  # type: ignore[return-value]
 
 
 @kernel

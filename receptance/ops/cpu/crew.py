@@ -32,9 +32,12 @@ from .lanes import call, intrinsic
 __all__ = ["crew", "offer", "run", "share", "withdraw"]
 
 # Where things stand on the board, int64 each; what different threads write lies in different cache lines.
-TICKET, DONE, WORKER, ARGUMENT, START, STOP = 0, 16, 32, 33, 34, 35
-BOARD_SIZE = 48
-# A ticket holds the number of units in its upper half and of the next unit in its lower half.
+LINE = 16
+DONE, WORKER, ARGUMENT, START, STOP, NUM_UNITS, NUM_QUEUES, TICKETS = 0, 16, 17, 18, 19, 20, 21, 32
+# Each thread has a queue of units that lie side by side, and takes from the others' when its own is empty.
+MOST_QUEUES = 64
+BOARD_SIZE = TICKETS + LINE * MOST_QUEUES
+# A queue's ticket holds the unit at its end in the upper half, and the next one in the lower half.
 HALF = 32
 LOWER = 2**HALF - 1
 # For how long a helper looks for work before it goes to sleep: longer than any of the vectors between regions take.
@@ -105,55 +108,77 @@ def share(board: Any, worker: int, argument: int, start: int, stop: int, num_uni
     Returns when all are done.  worker is the address of a C function of five int64.
     """
     address = np.int64(board.ctypes.data)
-    offer(board, worker, argument, start, stop, num_units)
-    while _take_unit(board, address):
+    offer(board, worker, argument, start, stop, num_units, num_units)
+    while _take_unit(board, address, 0):
         pass
     while _read(address + 8 * DONE) < num_units:
         _pause()
 
 
 @kernel
-def offer(board: Any, worker: int, argument: int, start: int, stop: int, num_units: int) -> None:
-    """As `share`, but without taking part: the helpers go on until `withdraw`, which has to follow."""
+def offer(board: Any, worker: int, argument: int, start: int, stop: int, num_units: int, most: int) -> None:
+    """As `share`, but without taking part: the helpers go on until `withdraw`, which has to follow.
+
+    At most so many units of each queue are computed.
+    """
     address = np.int64(board.ctypes.data)
     board[WORKER], board[ARGUMENT], board[START], board[STOP] = worker, argument, start, stop
+    board[NUM_UNITS] = num_units
     _write(address + 8 * DONE, np.int64(0))
-    _write(address + 8 * TICKET, np.int64(num_units) << HALF)
+    for queue in range(board[NUM_QUEUES]):
+        first = _first(board, queue)
+        end = min(_first(board, queue + 1), first + most)
+        _write(_ticket(address, queue), end << HALF | first)
 
 
 @kernel
 def withdraw(board: Any) -> None:
     """Let no more units be begun, and wait for those that were."""
-    address = np.int64(board.ctypes.data)
-    ticket = _exchange(address + 8 * TICKET, np.int64(0))
-    begun = min(ticket & LOWER, ticket >> HALF)
+    address, begun = np.int64(board.ctypes.data), np.int64(0)
+    for queue in range(board[NUM_QUEUES]):
+        ticket = _exchange(_ticket(address, queue), np.int64(0))
+        begun += min(ticket & LOWER, ticket >> HALF) - _first(board, queue)
     while _read(address + 8 * DONE) < begun:
         _pause()
 
 
 @kernel
-def _take_unit(board: Any, address: int) -> bool:
-    """Compute the next unit of the region on the board, if there is one."""
-    ticket = _read(address + 8 * TICKET)
-    if (ticket & LOWER) >= (ticket >> HALF):
-        return False
-    # Another thread may have taken it in between; the number of units is that of the very region we get a unit of.
-    ticket = _add(address + 8 * TICKET, np.int64(1))
-    unit = ticket & LOWER
-    if unit >= (ticket >> HALF):
-        return False
-    call_address(board[WORKER], board[ARGUMENT], board[START], board[STOP], unit, unit + 1)
-    _add(address + 8 * DONE, np.int64(1))
-    return True
+def _ticket(address: int, queue: int) -> int:
+    return address + 8 * (TICKETS + LINE * queue)
+
+
+@kernel
+def _first(board: Any, queue: int) -> int:
+    """The first unit of a queue."""
+    return queue * board[NUM_UNITS] // board[NUM_QUEUES]  # type: ignore[no-any-return]
+
+
+@kernel
+def _take_unit(board: Any, address: int, own: int) -> bool:
+    """Compute the next unit of the region on the board, if there is one: of the own queue, or else of another."""
+    num_queues = board[NUM_QUEUES]
+    for distance in range(num_queues):
+        place = _ticket(address, (own + distance) % num_queues)
+        ticket = _read(place)
+        if (ticket & LOWER) >= (ticket >> HALF):
+            continue
+        # Another thread may have taken it in between; the end is that of the very queue that we get a unit of.
+        ticket = _add(place, np.int64(1))
+        unit = ticket & LOWER
+        if unit < (ticket >> HALF):
+            call_address(board[WORKER], board[ARGUMENT], board[START], board[STOP], unit, unit + 1)
+            _add(address + 8 * DONE, np.int64(1))
+            return True
+    return False
 
 
 @free_kernel
-def _help(board: Any, patience: int) -> None:
-    """Take units until there have been none for a while."""
+def _help(board: Any, own: int, patience: int) -> None:
+    """Take units, of the own queue first, until there have been none for a while."""
     address = np.int64(board.ctypes.data)
     idle = 0
     while idle < patience:
-        if _take_unit(board, address):
+        if _take_unit(board, address, own):
             idle = 0
         else:
             _pause()
@@ -164,9 +189,10 @@ def _help(board: Any, patience: int) -> None:
 def _patience() -> int:
     """How many looks take `AWAKE_SECONDS`."""
     board, looks, fastest = np.zeros(BOARD_SIZE, np.int64), 10_000, float("inf")
+    board[NUM_QUEUES] = 1
     for _ in range(3):
         start = time.perf_counter()
-        _help(board, looks)
+        _help(board, np.int64(0), looks)
         fastest = min(fastest, time.perf_counter() - start)
     return int(looks * AWAKE_SECONDS / fastest) + 1
 
@@ -174,9 +200,9 @@ def _patience() -> int:
 class _Helper(threading.Thread):
     """A thread that sleeps until `wake`, then helps until there is nothing to do for a while."""
 
-    def __init__(self, board: Any) -> None:
+    def __init__(self, board: Any, own: int) -> None:
         super().__init__(daemon=True, name="receptance-helper")
-        self._board = board
+        self._board, self._own = board, np.int64(own)
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
@@ -188,7 +214,7 @@ class _Helper(threading.Thread):
     def run(self) -> None:
         while True:
             self._asleep.acquire()
-            _help(self._board, _patience())
+            _help(self._board, self._own, _patience())
 
 
 @free_kernel
@@ -212,8 +238,10 @@ _lock = threading.Lock()
 def crew(num_threads: int) -> Iterator[Any]:
     """The board, for the calling thread alone, with num_threads - 1 helpers awake."""
     with _lock:
+        num_threads = min(num_threads, MOST_QUEUES)
+        _board[NUM_QUEUES] = num_threads
         while len(_helpers) < num_threads - 1:
-            _helpers.append(_Helper(_board))
+            _helpers.append(_Helper(_board, len(_helpers) + 1))
             _helpers[-1].start()
         for helper in _helpers[: num_threads - 1]:
             helper.wake()

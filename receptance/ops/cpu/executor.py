@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import elementwise, products
-from .ahead import ask_for_constants, ask_for_unit, num_units_ahead
+from .ahead import MOST_UNITS, ask_for_constants, ask_for_unit, num_units_ahead
 from .bits import call_address
 from .crew import offer, share, withdraw
 from .instructions import OPERATION, STEP
@@ -84,7 +84,7 @@ def execute(machine: Any, board: Any, do_unit: int, do_rows: int, ask: int) -> N
             share(board, do_rows, address, start, stop, num_rows)
         else:
             end = _end(table, stop)
-            offer(board, ask, address, stop, end, num_units_ahead(machine, stop, end))
+            offer(board, ask, address, stop, end, num_units_ahead(machine, stop, end), MOST_UNITS)
             call_address(do_rows, address, start, stop, 0, num_rows)
             withdraw(board)
         start = stop

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("numba")
 
-from .in_subprocess import run
+from tests.under import run_module
+
 from .recurrences_alone import at_once
 
 PROGRAM = "tests.ops.cpu.recurrences_alone"
@@ -19,13 +20,13 @@ def test_two_threads_at_once() -> None:
 
 
 def test_two_threads_at_once_on_threads_of_numba() -> None:
-    assert run(PROGRAM, NUMBA_THREADING_LAYER="workqueue").startswith("workqueue")
+    assert run_module(PROGRAM, NUMBA_THREADING_LAYER="workqueue").startswith("workqueue")
 
 
 def test_a_processor_that_is_only_its_baseline() -> None:
-    assert "generic" in run(PROGRAM, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+    assert "generic" in run_module(PROGRAM, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
 
 
 def test_no_index_is_out_of_bounds(tmp_path: Path) -> None:
     """With a cache of its own: what is cached was compiled without checks."""
-    assert run(PROGRAM, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path)).split()[-1] == "1"
+    assert run_module(PROGRAM, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path)).split()[-1] == "1"
