@@ -200,9 +200,9 @@ def _patience() -> int:
 class _Helper(threading.Thread):
     """A thread that sleeps until `wake`, then helps until there is nothing to do for a while."""
 
-    def __init__(self, board: Any, own: int) -> None:
+    def __init__(self, board: Any, own: int, patience: int) -> None:
         super().__init__(daemon=True, name="receptance-helper")
-        self._board, self._own = board, np.int64(own)
+        self._board, self._own, self._patience = board, np.int64(own), patience
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
@@ -214,7 +214,7 @@ class _Helper(threading.Thread):
     def run(self) -> None:
         while True:
             self._asleep.acquire()
-            _help(self._board, self._own, _patience())
+            _help(self._board, self._own, self._patience)
 
 
 @free_kernel
@@ -241,7 +241,8 @@ def crew(num_threads: int) -> Iterator[Any]:
         num_threads = min(num_threads, MOST_QUEUES)
         _board[NUM_QUEUES] = num_threads
         while len(_helpers) < num_threads - 1:
-            _helpers.append(_Helper(_board, len(_helpers) + 1))
+            # Compiled here: a helper ends with the process, perhaps before what it compiled is kept.
+            _helpers.append(_Helper(_board, len(_helpers) + 1, _patience()))
             _helpers[-1].start()
         for helper in _helpers[: num_threads - 1]:
             helper.wake()

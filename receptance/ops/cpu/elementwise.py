@@ -38,17 +38,24 @@ def part(x: Any, number: int, size: int) -> Any:
 
 
 @kernel
+def copy(out: Any, x: Any) -> None:
+    # An assignment to a slice would be compiled with checks of its shape, which takes seconds.
+    for i in range(out.size):
+        out[i] = x[i]
+
+
+@kernel
 def load(out: Any, constant: Any) -> None:
     """The constant, for each row."""
     for b in range(out.size // constant.size):
-        part(out, b, constant.size)[:] = constant
+        copy(part(out, b, constant.size), constant)
 
 
 @kernel
 def pick(out: Any, x: Any, start: int, whole: int, size: int) -> None:
     """`size` numbers from `start` on, out of each row of `whole`."""
     for b in range(out.size // size):
-        part(out, b, size)[:] = part(x, b, whole)[start : start + size]
+        copy(part(out, b, size), part(x, b, whole)[start : start + size])
 
 
 @kernel
