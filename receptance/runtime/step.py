@@ -15,7 +15,7 @@ from ..errors import CompileError, InputError
 from ..models import RWKV
 from ..models.layers import Rows
 from ..ops import cpu
-from ..ops.cpu.instructions import Field, Op
+from ..ops.cpu.instructions import OPERATION, PRODUCT_FUNCTION, PRODUCT_KIND, Field, Op
 from ..state import State
 from .program import Program, Register
 from .tracing import KINDS, Memory, Traced
@@ -57,6 +57,9 @@ class Step:
         from ..ops.cpu import executor, products
 
         assembled, place = program.assemble(slots, logits)
+        for row in assembled.table:
+            if row[OPERATION] == Op.PRODUCT:
+                row[PRODUCT_FUNCTION] = products.worker(row[PRODUCT_KIND]).address
         self.model, self._place = model, place
         self.pool = State.zeros(model.config, slots)
         self._execute, self._workers = executor.execute, [worker.address for worker in executor.workers()]
@@ -76,7 +79,6 @@ class Step:
             Field.NUM_LAYERS: len(wkv),
             Field.NUM_SLOTS: slots,
             Field.SKIP: int(skip),
-            Field.MULTIPLY: products.worker().address,
         }
         self._machine = np.array([fields.get(field, 0) for field in Field], np.int64)
         # What lies at the addresses above.

@@ -13,7 +13,7 @@ import numpy as np
 from .bits import array_at
 from .block_vectors import add_int4_block, add_int8_block, load_block, shrink, store_block
 from .jit import kernel
-from .storage import BFLOAT16, BLOCK, FLOAT32, GROUP, INT8
+from .storage import BLOCK, FLOAT32, GROUP, INT8
 from .vectors import LANES, load, load_part, multiply, multiply_add, prefetch, room, size_of, splat, store
 
 __all__ = ["add_inputs"]
@@ -34,11 +34,21 @@ SCALED_BYTES = 4 * LANES * ROWS
 
 @kernel
 def add_inputs(
-    kind: int, weights: int, scales: int, x: Any, sums: Any, num_out: int, start: int, stop: int, skip: bool
+    integers: Any,
+    kind: int,
+    weights: int,
+    scales: int,
+    x: Any,
+    sums: Any,
+    num_out: int,
+    start: int,
+    stop: int,
+    skip: bool,
 ) -> None:
     """sums [B, width] float32 = the products of inputs start to before stop of x [B, in] with their rows of weights.
 
-    kind: a format, without BY_INPUT; weights, scales: addresses; skip: read no row whose input is 0.
+    integers: None for FLOAT32 and BFLOAT16, then the others' code is not compiled; kind: a format, without BY_INPUT;
+    weights, scales: addresses; skip: read no row whose input is 0.
     """
     sums[:] = 0
     inputs = array_at(room(INPUT_BYTES), (PLACES,), np.int64)
@@ -46,10 +56,8 @@ def add_inputs(
     for first in range(start, stop, CHUNK):
         for b in range(x.shape[0]):
             count = _list_inputs(x[b], first, min(first + CHUNK, stop), skip, inputs, factors)
-            if kind == FLOAT32:
-                _add_reals(np.float32, weights, inputs, factors, count, sums[b], num_out)
-            elif kind == BFLOAT16:
-                _add_reals(np.uint16, weights, inputs, factors, count, sums[b], num_out)
+            if integers is None:
+                _add_reals(kind, weights, inputs, factors, count, sums[b], num_out)
             else:
                 _add_integers(kind, weights, scales, inputs, factors, count, sums[b])
 
@@ -86,9 +94,13 @@ def _rows_ahead(address: int, row_bytes: int, inputs: Any, n: int) -> Any:
 
 
 @kernel
-def _add_reals(dtype: Any, weights: int, inputs: Any, factors: Any, count: int, sums: Any, num_out: int) -> None:
+def _add_reals(kind: int, weights: int, inputs: Any, factors: Any, count: int, sums: Any, num_out: int) -> None:
+    """To sums all listed rows of FLOAT32 or BFLOAT16."""
     for n in range(0, count, 4):
-        _add_four(dtype, weights, inputs, factors, n, sums, num_out)
+        if kind == FLOAT32:
+            _add_four(np.float32, weights, inputs, factors, n, sums, num_out)
+        else:
+            _add_four(np.uint16, weights, inputs, factors, n, sums, num_out)
 
 
 @kernel

@@ -20,7 +20,7 @@ from .row_vectors import (
     store_sums,
     zero_rows,
 )
-from .storage import GROUP, INT8, TILE
+from .storage import FLOAT32, GROUP, INT8, TILE
 from .vectors import LANES, bits, load, load_part, prefetch, size_of
 
 __all__ = ["integer_outputs", "real_outputs"]
@@ -33,11 +33,21 @@ ONE, FOUR = (0,), (0, 0, 0, 0)
 
 
 @kernel
-def real_outputs(dtype: Any, weights: int, x: Any, y: Any, start: int, stop: int) -> None:
-    """Outputs start to before stop of y [B, out], with weights [out, in] of float32 or uint16 (bfloat16) at an address.
+def real_outputs(kind: int, weights: int, x: Any, y: Any, start: int, stop: int) -> None:
+    """Tiles start to before stop of y [B, out], with FLOAT32 or BFLOAT16 weights [out, in] at an address.
 
     x [B, in] and y contiguous float32.
     """
+    first, end = start * TILE, min(stop * TILE, y.shape[1])
+    if kind == FLOAT32:
+        _real_outputs(np.float32, weights, x, y, first, end)
+    else:
+        _real_outputs(np.uint16, weights, x, y, first, end)
+
+
+@kernel
+def _real_outputs(dtype: Any, weights: int, x: Any, y: Any, start: int, stop: int) -> None:
+    """Outputs start to before stop, with weights of float32 or uint16 (bfloat16)."""
     in_fours = x.shape[0] // 4 * 4
     for o in range(start, stop):
         for b in range(0, in_fours, 4):

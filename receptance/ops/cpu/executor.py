@@ -16,7 +16,7 @@ from . import elementwise, products
 from .ahead import MOST_UNITS, ask_for_constants, ask_for_unit, num_units_ahead
 from .bits import call_address
 from .crew import offer, share, withdraw
-from .instructions import OPERATION, STEP
+from .instructions import OPERATION, PRODUCT_FUNCTION, STEP
 from .jit import c_function, free_kernel, kernel
 from .machine import (
     ADD,
@@ -29,7 +29,6 @@ from .machine import (
     MUL,
     MUL_CONSTANT,
     MUL_GROUPS,
-    MULTIPLY,
     NORM,
     NUM_ROWS,
     PRODUCT,
@@ -125,7 +124,7 @@ def _do_unit(address: int, start: int, stop: int, task: int, _: int) -> None:
         task -= _units_of(table[number])
         number += 1
     scratch, wkv, slots = scratch_of(machine), wkv_of(machine), slots_of(machine)
-    _run_unit(table[number], scratch, wkv, slots, machine[MULTIPLY], task, machine[SKIP] != 0)
+    _run_unit(table[number], scratch, wkv, slots, task, machine[SKIP] != 0)
 
 
 def _do_rows(address: int, start: int, stop: int, low: int, high: int) -> None:
@@ -153,10 +152,10 @@ def _units_of(row: Any) -> int:
 
 
 @kernel
-def _run_unit(row: Any, scratch: Any, wkv: Any, slots: Any, multiply: int, unit: int, skip: bool) -> None:
+def _run_unit(row: Any, scratch: Any, wkv: Any, slots: Any, unit: int, skip: bool) -> None:
     """One unit of a product, or one head of a recurrence, for all rows of the batch."""
     if row[OPERATION] == PRODUCT:
-        _multiply(row, scratch, multiply, slots.shape[0], unit, skip)
+        _multiply(row, scratch, slots.shape[0], unit, skip)
         return
     layer, H, N = (row[6], row[7], row[8]) if row[OPERATION] == WKV6 else (row[8], row[9], row[10])
     w = np.empty(N, np.float32)
@@ -189,7 +188,7 @@ def _rounded(scratch: Any, place: int, B: int, size: int) -> Any:
 
 
 @kernel
-def _multiply(row: Any, scratch: Any, multiply: int, B: int, unit: int, skip: bool) -> None:
+def _multiply(row: Any, scratch: Any, B: int, unit: int, skip: bool) -> None:
     """One unit of the product that `row` describes, by the worker of `products`."""
     job = np.zeros(products.JOB_SIZE, np.int64)
     memory = scratch.ctypes.data
@@ -201,7 +200,7 @@ def _multiply(row: Any, scratch: Any, multiply: int, B: int, unit: int, skip: bo
     xq, sx, sums = _rounded(scratch, row[3], B, row[8] if row[4] in (INT8, INT4) else 0)
     job[products.XQ], job[products.SX], job[products.SUMS] = xq.ctypes.data, sx.ctypes.data, sums.ctypes.data
     job[products.SKIP] = skip
-    call_address(multiply, job.ctypes.data, 0, 0, unit, 0)
+    call_address(row[PRODUCT_FUNCTION], job.ctypes.data, 0, 0, unit, 0)
 
 
 @kernel

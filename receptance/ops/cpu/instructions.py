@@ -12,6 +12,8 @@ from enum import IntEnum, auto
 
 WIDTH = 12
 OPERATION, TARGET, STEP = 0, 1, WIDTH - 1
+# Of a product: its kind, and the address of the function that computes a unit, which is filled in for this process.
+PRODUCT_KIND, PRODUCT_FUNCTION = 4, 9
 
 
 class Op(IntEnum):
@@ -44,7 +46,7 @@ class Op(IntEnum):
     ROUND = auto()  # value, size: int8, then a scale and a sum for each group of 32
     WKV4 = auto()  # log_w, constant u, k, v, layer, size
     ADD_PARTIALS = auto()  # partial sums, size, size of one of them
-    PRODUCT = auto()  # value, rounded value, kind, address of weights, of scales, outputs, inputs
+    PRODUCT = auto()  # value, rounded value, kind, address of weights, of scales, outputs, inputs, a function
     WKV6 = auto()  # r, log_w, k, v, layer, heads, head size
     WKV7 = auto()  # r, log_w, k, v, a, b, layer, heads, head size
 
@@ -71,4 +73,3 @@ class Field(IntEnum):
     SLOTS = auto()  # [NUM_ROWS] int64: which state is each row's
     NUM_ROWS = auto()
     SKIP = auto()  # not 0: weights whose input is exactly 0 are not read
-    MULTIPLY = auto()  # the compiled function that computes a unit of a product

@@ -1,7 +1,7 @@
 """y = x W^T for few rows x and weights in float32, bfloat16, int8 or int4, at the speed of memory.
 
     y = product(x, INT8, packed, scales, num_out, num_in)      # a tensor in, a tensor out
-    share(board, worker(), job, ...)                           # the same in a kernel, for `crew`
+    share(board, worker(INT8).address, job, ...)               # the same in a kernel, for `crew`
 
 How weights are stored is told in `storage`.  Each is read from memory once, for however many rows.  A row's result does
 not depend, to the bit, on the rows beside it.
@@ -90,43 +90,6 @@ def num_units(kind: int, num_out: int, num_in: int) -> int:
 
 
 @kernel
-def _compute_unit(
-    kind: int,
-    weights: int,
-    scales: int,
-    num_out: int,
-    num_in: int,
-    x: Any,
-    xq: Any,
-    sx: Any,
-    sums: Any,
-    y: Any,
-    partial: Any,
-    unit: int,
-    skip: bool,
-) -> None:
-    """Compute one of `num_units` pieces of a product.
-
-    weights, scales: addresses; x [B, in] float32;
-    xq, sx, sums: x rounded by `round_activations`, for INT8 and INT4 by output.
-    Kinds by output write their part of y [B, out]; kinds by input write partial[unit] of [SEGMENTS, B, width] with
-    width = partial_width(out), for `add_partials` to add, and with `skip` read no row whose input is 0.
-    """
-    if kind >= BY_INPUT:
-        start, stop = unit * num_in // SEGMENTS, (unit + 1) * num_in // SEGMENTS
-        add_inputs(kind - BY_INPUT, weights, scales, x, partial[unit], num_out, start, stop, skip)
-        return
-    tiles = _tiles_per_unit(kind, num_in)
-    start, stop = unit * tiles, min((unit + 1) * tiles, (num_out + TILE - 1) // TILE)
-    if kind == FLOAT32:
-        real_outputs(np.float32, weights, x, y, start * TILE, min(stop * TILE, num_out))
-    elif kind == BFLOAT16:
-        real_outputs(np.uint16, weights, x, y, start * TILE, min(stop * TILE, num_out))
-    else:
-        integer_outputs(kind, weights, scales, xq, sx, sums, y, start, stop)
-
-
-@kernel
 def add_partials(partial: Any, y: Any, num_segments: int) -> None:
     """y [B, out] = the sum of partial [num_segments, B, width] over its segments, in their order."""
     for b in range(y.shape[0]):
@@ -142,25 +105,53 @@ KIND, WEIGHTS, SCALES, NUM_OUT, NUM_IN, NUM_ROWS, X, XQ, SX, SUMS, Y, PARTIAL, S
 JOB_SIZE = 13
 
 
-def _do_unit(address: int, start: int, stop: int, unit: int, end: int) -> None:
-    """The unit of the job at an address; the other numbers are of no use here."""
+@kernel
+def _compute_unit(integers: Any, address: int, unit: int) -> None:
+    """One of the `num_units` pieces of the job at an address.
+
+    integers: None for FLOAT32 and BFLOAT16, and then the others' code is not compiled.
+
+    Kinds by output write their part of y [B, out]; kinds by input write partial[unit] of [SEGMENTS, B, width] with
+    width = partial_width(out), for `add_partials` to add, and where the job says so read no row whose input is 0.
+    """
     job = array_at(address, (JOB_SIZE,), np.int64)
     kind, num_out, num_in, num_rows = job[KIND], job[NUM_OUT], job[NUM_IN], job[NUM_ROWS]
-    is_rounded, by_input = kind in (INT8, INT4), kind >= BY_INPUT
-    size, groups = (num_in, num_in // GROUP) if is_rounded else (0, 0)
     x = array_at(job[X], (num_rows, num_in), np.float32)
-    xq = array_at(job[XQ], (num_rows, size), np.int8)
-    sx = array_at(job[SX], (num_rows, groups), np.float32)
-    sums = array_at(job[SUMS], (num_rows, groups), np.int32)
+    if kind >= BY_INPUT:
+        partial = array_at(job[PARTIAL], (SEGMENTS, num_rows, partial_width(num_out)), np.float32)
+        start, stop, skip = unit * num_in // SEGMENTS, (unit + 1) * num_in // SEGMENTS, job[SKIP] != 0
+        add_inputs(integers, kind - BY_INPUT, job[WEIGHTS], job[SCALES], x, partial[unit], num_out, start, stop, skip)
+        return
     y = array_at(job[Y], (num_rows, num_out), np.float32)
-    partial = array_at(job[PARTIAL], (SEGMENTS if by_input else 0, num_rows, partial_width(num_out)), np.float32)
-    _compute_unit(kind, job[WEIGHTS], job[SCALES], num_out, num_in, x, xq, sx, sums, y, partial, unit, job[SKIP] != 0)
+    tiles = _tiles_per_unit(kind, num_in)
+    start, stop = unit * tiles, min((unit + 1) * tiles, (num_out + TILE - 1) // TILE)
+    if integers is None:
+        real_outputs(kind, job[WEIGHTS], x, y, start, stop)
+    else:
+        xq = array_at(job[XQ], (num_rows, num_in), np.int8)
+        sx = array_at(job[SX], (num_rows, num_in // GROUP), np.float32)
+        sums = array_at(job[SUMS], (num_rows, num_in // GROUP), np.int32)
+        integer_outputs(kind, job[WEIGHTS], job[SCALES], xq, sx, sums, y, start, stop)
+
+
+def _do_real_unit(address: int, start: int, stop: int, unit: int, end: int) -> None:
+    """The unit of the job at an address; the other numbers are of no use here."""
+    _compute_unit(None, address, unit)
+
+
+def _do_integer_unit(address: int, start: int, stop: int, unit: int, end: int) -> None:
+    """The same for INT8 and INT4: who needs one of the two need not wait until the other is compiled."""
+    _compute_unit(True, address, unit)
+
+
+def worker(kind: int) -> Any:
+    """The compiled function that computes a unit of a job of this kind, for `crew.share` to call by its address."""
+    return _worker(kind % BY_INPUT in (INT8, INT4))
 
 
 @cache
-def worker() -> Any:
-    """The compiled function that computes a unit of a job, for `crew.share` to call by its address."""
-    return c_function(_do_unit, 5)
+def _worker(integer: bool) -> Any:
+    return c_function(_do_integer_unit if integer else _do_real_unit, 5)
 
 
 def product(
@@ -186,7 +177,7 @@ def product(
     job[[KIND, NUM_OUT, NUM_IN, NUM_ROWS, SKIP]] = kind, num_out, num_in, num_rows, skip
     job[[WEIGHTS, SCALES]] = weights.data_ptr(), 0 if scales is None else scales.data_ptr()
     job[[X, XQ, SX, SUMS, Y, PARTIAL]] = [array.ctypes.data for array in (rows, xq, sx, sums, y, partial)]
-    run(worker().address, job.ctypes.data, num_units(kind, num_out, num_in))
+    run(worker(kind).address, job.ctypes.data, num_units(kind, num_out, num_in))
     if kind >= BY_INPUT:
         add_partials(partial, y, SEGMENTS)
     result = torch.from_numpy(y)
