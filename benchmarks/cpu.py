@@ -87,7 +87,9 @@ def main() -> None:
             rows += compare(result)
     if not rows:
         raise SystemExit("nothing was measured that has a target; choose other --models")
-    report("cpu", rows, args.out, {"settings": vars(args) | {"prefill": PREFILL}, "models": details})
+    kept = ("models", "rounds", "tokens", "threads", "engines")  # and no paths
+    settings = {name: getattr(args, name) for name in kept} | {"prefill": PREFILL}
+    report("cpu", rows, args.out, {"settings": settings, "models": details})
 
 
 def parse() -> argparse.Namespace:
