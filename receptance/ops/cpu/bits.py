@@ -1,8 +1,7 @@
-"""Bits, addresses and counters: what Numba has no Python for.
+"""Bits and addresses: what Numba has no Python for.
 
 bfloat16(bits)                   # a bfloat16, which Numba does not have, from its 16 bits
 array_at(address, shape, dtype)  # the array that starts at an address
-take_number(counter)             # 0, 1, 2, ... to whoever asks, each number once
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from numba.core import cgutils
 from .jit import kernel
 from .lanes import intrinsic
 
-__all__ = ["array_at", "bfloat16", "bits_of_bfloat16", "bits_of_float", "float_of_bits", "take_number"]
+__all__ = ["array_at", "bfloat16", "bits_of_bfloat16", "bits_of_float", "float_of_bits"]
 
 
 @intrinsic
@@ -67,22 +66,6 @@ def _pointer(context: Any, address: Any) -> Any:
 def array_at(address: int, shape: tuple[int, ...], dtype: Any) -> Any:
     """The contiguous array of a shape that starts at an address (int64); whoever calls keeps its memory alive."""
     return numba.carray(_pointer(address), shape, dtype)  # type: ignore[attr-defined]
-
-
-@intrinsic
-def _add_atomically(context: Any, address: Any, value: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        where = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", where, arguments[1], "monotonic")
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@kernel
-def take_number(counter: Any) -> int:
-    """The number in counter [1] (int64), which is one higher afterwards; threads may ask at the same time."""
-    number: int = _add_atomically(np.int64(counter.ctypes.data), np.int64(1))
-    return number
 
 
 @intrinsic

@@ -5,7 +5,7 @@
     store_block(totals, address)
 
 `factors` is the address of the block's four scales as float32, each times the row's activation; for INT4, times
-`SHRINK` as well.
+`shrink()` as well.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ import torch
 from llvmlite import ir
 from numba import types
 
+from . import atomics
 from .bits import call_address
 from .features import has
 from .jit import free_kernel, kernel
@@ -42,51 +43,6 @@ HALF = 32
 LOWER = 2**HALF - 1
 # For how long a helper looks for work before it goes to sleep: longer than any of the vectors between regions take.
 AWAKE_SECONDS = 2e-4
-
-
-@intrinsic
-def _add(context: Any, address: Any, value: Any) -> Any:
-    """Add to the number at an address, as one indivisible act; gives what was there."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        where = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", where, arguments[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
-def _read(context: Any, address: Any) -> Any:
-    """The number at an address, as the other threads have left it."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        where = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.load_atomic(where, "seq_cst", 8)
-
-    return types.int64(types.int64), generate
-
-
-@intrinsic
-def _write(context: Any, address: Any, value: Any) -> Any:
-    """Set the number at an address, after all that was written before."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        where = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        builder.store_atomic(arguments[1], where, "seq_cst", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
-def _exchange(context: Any, address: Any, value: Any) -> Any:
-    """Set the number at an address, as one indivisible act; gives what was there."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        where = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("xchg", where, arguments[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), generate
 
 
 @intrinsic
@@ -111,7 +67,7 @@ def share(board: Any, worker: int, argument: int, start: int, stop: int, num_uni
     offer(board, worker, argument, start, stop, num_units, num_units)
     while _take_unit(board, address, 0):
         pass
-    while _read(address + 8 * DONE) < num_units:
+    while atomics.read(address + 8 * DONE) < num_units:
         _pause()
 
 
@@ -124,11 +80,11 @@ def offer(board: Any, worker: int, argument: int, start: int, stop: int, num_uni
     address = np.int64(board.ctypes.data)
     board[WORKER], board[ARGUMENT], board[START], board[STOP] = worker, argument, start, stop
     board[NUM_UNITS] = num_units
-    _write(address + 8 * DONE, np.int64(0))
+    atomics.write(address + 8 * DONE, np.int64(0))
     for queue in range(board[NUM_QUEUES]):
         first = _first(board, queue)
         end = min(_first(board, queue + 1), first + most)
-        _write(_ticket(address, queue), end << HALF | first)
+        atomics.write(_ticket(address, queue), end << HALF | first)
 
 
 @kernel
@@ -136,9 +92,9 @@ def withdraw(board: Any) -> None:
     """Let no more units be begun, and wait for those that were."""
     address, begun = np.int64(board.ctypes.data), np.int64(0)
     for queue in range(board[NUM_QUEUES]):
-        ticket = _exchange(_ticket(address, queue), np.int64(0))
+        ticket = atomics.exchange(_ticket(address, queue), np.int64(0))
         begun += min(ticket & LOWER, ticket >> HALF) - _first(board, queue)
-    while _read(address + 8 * DONE) < begun:
+    while atomics.read(address + 8 * DONE) < begun:
         _pause()
 
 
@@ -159,15 +115,15 @@ def _take_unit(board: Any, address: int, own: int) -> bool:
     num_queues = board[NUM_QUEUES]
     for distance in range(num_queues):
         place = _ticket(address, (own + distance) % num_queues)
-        ticket = _read(place)
+        ticket = atomics.read(place)
         if (ticket & LOWER) >= (ticket >> HALF):
             continue
         # Another thread may have taken it in between; the end is that of the very queue that we get a unit of.
-        ticket = _add(place, np.int64(1))
+        ticket = atomics.add(place, np.int64(1))
         unit = ticket & LOWER
         if unit < (ticket >> HALF):
             call_address(board[WORKER], board[ARGUMENT], board[START], board[STOP], unit, unit + 1)
-            _add(address + 8 * DONE, np.int64(1))
+            atomics.add(address + 8 * DONE, np.int64(1))
             return True
     return False
 

@@ -19,7 +19,8 @@ import torch
 from llvmlite import ir
 from numba import prange, types
 
-from .bits import array_at, take_number
+from . import atomics
+from .bits import array_at
 from .jit import alone, c_function, parallel_kernel
 from .lanes import intrinsic
 
@@ -64,10 +65,10 @@ def _member() -> Any:
 def _take_blocks(shared: int) -> None:
     """What each thread does: one block after the other, until all are taken."""
     words = array_at(shared, (NUM_WORDS,), np.int64)
-    block = take_number(words[TAKEN:])
+    block = atomics.add(shared + 8 * TAKEN, np.int64(1))
     while block < words[BLOCKS]:
         _call(words[FUNCTION], words[ADDRESS], words[SIZE], block)
-        block = take_number(words[TAKEN:])
+        block = atomics.add(shared + 8 * TAKEN, np.int64(1))
 
 
 @parallel_kernel
