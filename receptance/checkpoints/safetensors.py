@@ -30,7 +30,7 @@ MAX_HEADER = 100 * 10**6
 # Where tensors begin, so that a kernel reads them in whole lines of the cache.
 ALIGNMENT = 64
 # How the metadata of a quantised model of ours calls its format.
-QUANTISED = "receptance-quantised-1"
+QUANTISED = "receptance-quantised-2"
 _DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 _PACKED_DTYPES = {name: dtype for dtype, name in PACKED_NAMES.items()}
 

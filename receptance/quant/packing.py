@@ -4,7 +4,7 @@
     unpack(packed)                                       # [out, in] float32 again, rounded
     unpack(packed, rows=(0, 1000))                       # some of its rows
 
-`ops/cpu/products.py` says what lies where.  Both work by pieces, in little memory, on any device.
+`ops/cpu/storage.py` says what lies where.  Both work by pieces, in little memory, on any device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..ops.cpu.storage import BLOCK, BY_INPUT, GROUP, TILE
+from ..ops.cpu.storage import BY_INPUT, GROUP, PANEL, TILE
 from .formats import FORMATS, INT4, INT8, Format, round_groups
 
 # Weights that are rounded at a time: what a core's cache holds while candidates are compared.
@@ -26,7 +26,7 @@ PIECE = 2**17
 class Packed(NamedTuple):
     """A quantised matrix [num_out, num_in].
 
-    packed, scales   as `ops/cpu/products.py` describes them
+    packed, scales   as `ops/cpu/storage.py` describes them
     kind             the number of the format, plus BY_INPUT where the matrix has a row for each input
     """
 
@@ -47,8 +47,8 @@ def format_of_kind(kind: int) -> Format:
 
 
 def num_outputs_stored(num_out: int, by_input: bool) -> int:
-    """Outputs with those that fill up the last tile or block."""
-    unit = BLOCK if by_input else TILE
+    """Outputs with those that fill up the last tile or panel."""
+    unit = PANEL if by_input else TILE
     return -(-num_out // unit) * unit
 
 
@@ -58,8 +58,9 @@ def empty(num_out: int, num_in: int, format: Format, by_input: bool, device: tor
         raise InputError(f"a matrix with {num_in} inputs cannot be quantised; {GROUP} has to divide them")
     stored = num_outputs_stored(num_out, by_input)
     if by_input:
-        shape: tuple[int, ...] = (num_in, stored) if format is INT8 else (num_in, stored // BLOCK, TILE, 4)
-        scales_shape: tuple[int, ...] = (num_in, stored // GROUP)
+        row: tuple[int, ...] = (PANEL,) if format is INT8 else (TILE, 4)
+        shape: tuple[int, ...] = (stored // PANEL, num_in, *row)
+        scales_shape: tuple[int, ...] = (stored // PANEL, num_in, PANEL // GROUP)
     else:
         # 32 weights of a group in 8 or 4 times 4 bytes.
         shape = (stored // TILE, num_in // GROUP, format.num_bits, TILE, 4)
@@ -82,9 +83,14 @@ def pack(weight: Tensor, format: Format, by_input: bool = False) -> Packed:
         piece = weight[:, start : start + step].T.contiguous() if by_input else weight[start : start + step]
         padding = (0, stored - num_out, 0, 0) if by_input else (0, 0, 0, -len(piece) % TILE)
         q, scales = round_groups(torch.nn.functional.pad(piece, padding), format)
-        place = slice(start // unit, -(-(start + len(piece)) // unit))
+        part = slice(start // unit, -(-(start + len(piece)) // unit))
+        place = (slice(None), part) if by_input else (part,)
         matrix.packed[place] = LAYOUTS[matrix.kind].pack(q)
-        matrix.scales[place] = scales if by_input else scales.view(-1, TILE, num_in // GROUP).mT
+        matrix.scales[place] = (
+            scales.view(len(piece), -1, PANEL // GROUP).transpose(0, 1)
+            if by_input
+            else scales.view(-1, TILE, num_in // GROUP).mT
+        )
     return matrix
 
 
@@ -93,11 +99,11 @@ def unpack(matrix: Packed, dtype: torch.dtype = torch.float32, rows: tuple[int, 
     start, stop = rows or (0, matrix.num_out)
     layout = LAYOUTS[matrix.kind]
     if matrix.kind >= BY_INPUT:
-        first, last = start // BLOCK * BLOCK, -(-stop // BLOCK) * BLOCK
-        q = layout.unpack(_blocks(matrix.packed, first, last))
-        scales = matrix.scales[:, first // GROUP : last // GROUP]
-        whole = q.unflatten(1, (-1, GROUP)) * scales.to(_scale_dtype(dtype))[..., None]
-        return _in(dtype, whole.flatten(1)[:, start - first : stop - first].T)
+        first, last = start // PANEL, -(-stop // PANEL)
+        q = layout.unpack(matrix.packed[first:last])
+        scales = matrix.scales[first:last].transpose(0, 1).flatten(1).to(_scale_dtype(dtype))
+        whole = (q.unflatten(1, (-1, GROUP)) * scales[..., None]).flatten(1)
+        return _in(dtype, whole[:, start - first * PANEL : stop - first * PANEL].T)
     first, last = start // TILE, -(-stop // TILE)
     q = layout.unpack(matrix.packed[first:last])
     scales = matrix.scales[first:last].mT.flatten(0, 1).to(_scale_dtype(dtype))
@@ -112,12 +118,6 @@ def _in(dtype: torch.dtype, weight: Tensor) -> Tensor:
 def _scale_dtype(dtype: torch.dtype) -> torch.dtype:
     """In which a product with the scale is exact: whole numbers of 8 bits times a bfloat16 fit into a float32."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def _blocks(packed: Tensor, first: int, last: int) -> Tensor:
-    """The outputs from `first` to before `last`, multiples of 128, of a matrix by input."""
-    unit = 1 if packed.dim() == 2 else BLOCK
-    return packed[:, first // unit : last // unit]
 
 
 class Layout(NamedTuple):
@@ -157,21 +157,29 @@ def _unpack_int4_by_output(packed: Tensor) -> Tensor:
     return tiles.reshape(tiles.shape[0] * TILE, -1)
 
 
+def _pack_int8_by_input(q: Tensor) -> Tensor:
+    return _unsigned(q, 128).view(len(q), -1, PANEL).transpose(0, 1)
+
+
+def _unpack_int8_by_input(packed: Tensor) -> Tensor:
+    return _signed(packed, 128).transpose(0, 1).flatten(1)
+
+
 def _pack_int4_by_input(q: Tensor) -> Tensor:
     # Of the 32 bits of a lane, byte k holds the outputs of nibbles 2k and 2k + 1.
-    nibbles = _unsigned(q, 8).view(q.shape[0], -1, 4, 2, TILE)  # input block k half lane
-    return (nibbles[:, :, :, 0] | nibbles[:, :, :, 1] << 4).mT
+    nibbles = _unsigned(q, 8).view(len(q), -1, 4, 2, TILE)  # input panel k half lane
+    return (nibbles[:, :, :, 0] | nibbles[:, :, :, 1] << 4).permute(1, 0, 3, 2)
 
 
 def _unpack_int4_by_input(packed: Tensor) -> Tensor:
-    lanes = packed.mT  # input block k lane
+    lanes = packed.permute(1, 0, 3, 2)  # input panel k lane
     nibbles = torch.stack([lanes & 15, lanes >> 4], dim=3)
-    return _signed(nibbles, 8).reshape(packed.shape[0], -1)
+    return _signed(nibbles, 8).flatten(1)
 
 
 LAYOUTS = {
     INT8.number: Layout(_pack_int8_by_output, _unpack_int8_by_output),
     INT4.number: Layout(_pack_int4_by_output, _unpack_int4_by_output),
-    INT8.number + BY_INPUT: Layout(lambda q: _unsigned(q, 128), lambda packed: _signed(packed, 128)),
+    INT8.number + BY_INPUT: Layout(_pack_int8_by_input, _unpack_int8_by_input),
     INT4.number + BY_INPUT: Layout(_pack_int4_by_input, _unpack_int4_by_input),
 }

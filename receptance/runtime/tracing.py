@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import CompileError
 from ..ops import dispatch
 from ..ops.cpu.instructions import Op
-from ..ops.cpu.storage import BFLOAT16, BLOCK, BY_INPUT, FLOAT32, GROUP, SEGMENTS
+from ..ops.cpu.storage import BFLOAT16, BY_INPUT, FLOAT32, in_panels, listed_size, rounded_size
 from ..quant import linear as quant
 from ..quant.linear import Quantised
 from ..quant.packing import Packed
@@ -52,7 +52,8 @@ class Traced:
     def __init__(self, program: Program, register: Register, shape: Sequence[int], rectified: bool = False) -> None:
         self.program, self.register, self.shape = program, register, torch.Size(shape)
         self.rectified = rectified
-        self._rounded: Register | None = None
+        # As products read it, by the instruction that makes it.
+        self._prepared: dict[Op, Register] = {}
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,15 +75,21 @@ class Traced:
     def seen_as(self, shape: Sequence[int]) -> Traced:
         """The same numbers in another shape."""
         seen = Traced(self.program, self.register, shape, self.rectified)
-        seen._rounded = self._rounded
+        seen._prepared = self._prepared
         return seen
 
     def rounded(self) -> Register:
         """It in int8, in groups of 32, each with a scale and a sum."""
-        if self._rounded is None:
-            groups = self.size // GROUP
-            self._rounded = self.program.emit(Op.ROUND, self.size // 4 + 2 * groups, self.register, self.size)
-        return self._rounded
+        return self._prepare(Op.ROUND, rounded_size(self.size))
+
+    def listed(self) -> Register:
+        """The inputs that count, and how many they are."""
+        return self._prepare(Op.LIST, listed_size(self.size))
+
+    def _prepare(self, op: Op, size: int) -> Register:
+        if op not in self._prepared:
+            self._prepared[op] = self.program.emit(op, size, self.register, self.size)
+        return self._prepared[op]
 
     def __getitem__(self, item: Any) -> Traced:
         picked = np.arange(self.size).reshape(self.shape)[item]
@@ -210,10 +217,9 @@ def _dense(x: Traced, weight: Tensor, bias: Tensor | None = None) -> Traced:
         raise CompileError(f"the step multiplies with float32 and bfloat16 weights, not with {weight.dtype}")
     num_out, num_in = weight.shape
     kind = KINDS[weight.dtype]
-    weight = weight.detach()
-    if x.rectified:
-        kind, weight = kind + BY_INPUT, weight.mT
-    return _product(x, kind, weight.contiguous(), None, num_out, num_in, bias)
+    # A copy, which makes it possible to leave out what is multiplied by zeros.
+    stored = in_panels(weight.detach()) if x.rectified else weight.detach().contiguous()
+    return _product(x, kind + BY_INPUT * x.rectified, stored, None, num_out, num_in, bias)
 
 
 def _packed(x: Traced, matrix: Packed, bias: Tensor | None = None) -> Traced:
@@ -224,18 +230,11 @@ def _packed(x: Traced, matrix: Packed, bias: Tensor | None = None) -> Traced:
 def _product(
     x: Traced, kind: int, weight: Tensor, scales: Tensor | None, num_out: int, num_in: int, bias: Tensor | None
 ) -> Traced:
-    """PRODUCT, and where it goes by inputs, the sum of its parts."""
     program = x.program
-    rounded = x.rounded() if scales is not None and kind < BY_INPUT else x.register
+    read = x.listed() if kind >= BY_INPUT else x.register if scales is None else x.rounded()
     addresses = program.address(weight), 0 if scales is None else program.address(scales)
-    operands = (x.register, rounded, kind, *addresses, num_out, num_in)
-    shape = (*x.shape[:-1], num_out)
-    if kind < BY_INPUT:
-        y = Traced(program, program.emit(Op.PRODUCT, num_out, *operands), shape)
-        return y if bias is None else y + bias
-    width = -(-num_out // BLOCK) * BLOCK
-    partial = program.emit(Op.PRODUCT, SEGMENTS * width, *operands)
-    y = Traced(program, program.emit(Op.ADD_PARTIALS, num_out, partial, num_out, width), shape)
+    target = program.emit(Op.PRODUCT, num_out, read, kind, *addresses, num_out, num_in)
+    y = Traced(program, target, (*x.shape[:-1], num_out))
     return y if bias is None else y + bias
 
 

@@ -54,7 +54,7 @@ def test_packing_is_undone_exactly(kind: int, size: tuple[int, int], monkeypatch
 @every_kind
 def test_what_fills_up_the_last_tile_counts_for_nothing(kind: int) -> None:
     packed = pack(torch.randn(17, 32), format_of_kind(kind), kind >= BY_INPUT)
-    used = packed.scales[:, :1] if kind >= BY_INPUT else packed.scales[1, :, :1]
+    used = packed.scales[:, :, :1] if kind >= BY_INPUT else packed.scales[1, :, :1]
     assert packed.scales.count_nonzero() == used.count_nonzero() + (0 if kind >= BY_INPUT else 16)
 
 

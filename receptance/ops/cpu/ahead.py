@@ -97,10 +97,10 @@ def _extent(machine: Any, row: Any) -> Any:
         layer = row[6] if row[OPERATION] == WKV6 else row[8]
         state = layer * machine[NUM_SLOTS] + slots_of(machine)[0]
         return machine[WKV] + 4 * machine[WKV_SIZE] * state, 4 * machine[WKV_SIZE]
-    if row[4] >= BY_INPUT and machine[SKIP] != 0:
+    if row[3] >= BY_INPUT and machine[SKIP] != 0:
         # Nobody knows yet which of them are needed.
-        return row[5], np.int64(0)
-    return row[5], weight_bytes(row[4], row[7] * row[8])
+        return row[4], np.int64(0)
+    return row[4], weight_bytes(row[3], row[6] * row[7])
 
 
 def ask_for_unit(address: int, start: int, stop: int, unit: int, _: int) -> None:

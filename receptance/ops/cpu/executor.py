@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import elementwise, products
+from .activations import list_inputs, listed_at, round_activations, rounded_at
 from .ahead import MOST_UNITS, ask_for_constants, ask_for_unit, num_units_ahead
 from .bits import call_address
 from .crew import offer, share, withdraw
@@ -56,9 +57,8 @@ from .machine import (
     tokens_of,
     wkv_of,
 )
-from .products import add_partials, num_units, round_activations
+from .products import num_units
 from .steps import wkv4_step, wkv6_step, wkv7_step
-from .storage import GROUP, INT4, INT8, SEGMENTS
 
 # Rows from which on the short vectors are worth sharing out as well.
 MANY_ROWS = 4
@@ -123,8 +123,7 @@ def _do_unit(address: int, start: int, stop: int, task: int, _: int) -> None:
     while number < stop - 1 and task >= _units_of(table[number]):
         task -= _units_of(table[number])
         number += 1
-    scratch, wkv, slots = scratch_of(machine), wkv_of(machine), slots_of(machine)
-    _run_unit(table[number], scratch, wkv, slots, task, machine[SKIP] != 0)
+    _run_unit(table[number], scratch_of(machine), wkv_of(machine), slots_of(machine), task)
 
 
 def _do_rows(address: int, start: int, stop: int, low: int, high: int) -> None:
@@ -137,7 +136,7 @@ def _do_rows(address: int, start: int, stop: int, low: int, high: int) -> None:
         row = table[number]
         op = row[OPERATION]
         if op <= SLICE or op >= ROUND:
-            _move(row, constants, scratch, shift, wkv, tokens, slots, low, high)
+            _move(row, constants, scratch, shift, wkv, tokens, slots, low, high, machine[SKIP] != 0)
         elif op <= LERP_VALUES:
             _combine(row, constants, scratch, low, high)
         else:
@@ -147,15 +146,15 @@ def _do_rows(address: int, start: int, stop: int, low: int, high: int) -> None:
 @kernel
 def _units_of(row: Any) -> int:
     if row[OPERATION] == PRODUCT:
-        return num_units(row[4], row[7], row[8])  # type: ignore[no-any-return]
+        return num_units(row[3], row[6], row[7])  # type: ignore[no-any-return]
     return row[7] if row[OPERATION] == WKV6 else row[9]  # type: ignore[no-any-return]
 
 
 @kernel
-def _run_unit(row: Any, scratch: Any, wkv: Any, slots: Any, unit: int, skip: bool) -> None:
+def _run_unit(row: Any, scratch: Any, wkv: Any, slots: Any, unit: int) -> None:
     """One unit of a product, or one head of a recurrence, for all rows of the batch."""
     if row[OPERATION] == PRODUCT:
-        _multiply(row, scratch, slots.shape[0], unit, skip)
+        _multiply(row, scratch, slots.shape[0], unit)
         return
     layer, H, N = (row[6], row[7], row[8]) if row[OPERATION] == WKV6 else (row[8], row[9], row[10])
     w = np.empty(N, np.float32)
@@ -177,29 +176,13 @@ def _part(memory: Any, place: int, start: int, size: int) -> Any:
 
 
 @kernel
-def _rounded(scratch: Any, place: int, B: int, size: int) -> Any:
-    """Where ROUND puts x [B, size]: int8 [B, size], scales float32 and sums int32 [B, size / 32]."""
-    groups = size // GROUP
-    scales = place + B * size // 4
-    xq = scratch[place:scales].view(np.int8).reshape(B, size)
-    sx = _part(scratch, scales, 0, B * groups).reshape(B, groups)
-    sums = _part(scratch, scales, B * groups, B * groups).view(np.int32).reshape(B, groups)
-    return xq, sx, sums
-
-
-@kernel
-def _multiply(row: Any, scratch: Any, B: int, unit: int, skip: bool) -> None:
+def _multiply(row: Any, scratch: Any, B: int, unit: int) -> None:
     """One unit of the product that `row` describes, by the worker of `products`."""
     job = np.zeros(products.JOB_SIZE, np.int64)
     memory = scratch.ctypes.data
-    job[products.KIND], job[products.WEIGHTS], job[products.SCALES] = row[4], row[5], row[6]
-    job[products.NUM_OUT], job[products.NUM_IN], job[products.NUM_ROWS] = row[7], row[8], B
     job[products.X], job[products.Y] = memory + 4 * row[2], memory + 4 * row[1]
-    job[products.PARTIAL] = job[products.Y]
-    # Other kinds look at none of it.
-    xq, sx, sums = _rounded(scratch, row[3], B, row[8] if row[4] in (INT8, INT4) else 0)
-    job[products.XQ], job[products.SX], job[products.SUMS] = xq.ctypes.data, sx.ctypes.data, sums.ctypes.data
-    job[products.SKIP] = skip
+    job[products.KIND], job[products.WEIGHTS], job[products.SCALES] = row[3], row[4], row[5]
+    job[products.NUM_OUT], job[products.NUM_IN], job[products.NUM_ROWS] = row[6], row[7], B
     call_address(row[PRODUCT_FUNCTION], job.ctypes.data, 0, 0, unit, 0)
 
 
@@ -211,7 +194,16 @@ def _rows(scratch: Any, place: int, size: int, low: int, high: int) -> Any:
 
 @kernel
 def _move(
-    row: Any, constants: Any, scratch: Any, shift: Any, wkv: Any, tokens: Any, slots: Any, low: int, high: int
+    row: Any,
+    constants: Any,
+    scratch: Any,
+    shift: Any,
+    wkv: Any,
+    tokens: Any,
+    slots: Any,
+    low: int,
+    high: int,
+    skip: bool,
 ) -> None:
     """Instructions that look at memory, or at numbers in another form."""
     op = row[OPERATION]
@@ -236,7 +228,7 @@ def _move(
     elif op == ROUND:
         size = row[3]
         x = _rows(scratch, row[2], size, low, high).reshape(high - low, size)
-        xq, sx, sums = _rounded(scratch, row[1], slots.shape[0], size)
+        xq, sx, sums = rounded_at(scratch.ctypes.data + 4 * row[1], slots.shape[0], size)
         round_activations(x, xq[low:high], sx[low:high], sums[low:high])
     elif op == WKV4:
         size = row[7]
@@ -245,11 +237,11 @@ def _move(
             y, log_w = _rows(scratch, row[1], size, b, b + 1), _rows(scratch, row[2], size, b, b + 1)
             k, v = _rows(scratch, row[4], size, b, b + 1), _rows(scratch, row[5], size, b, b + 1)
             wkv4_step(y, log_w, u, k, v, wkv[row[6], slots[b]].reshape(3, size))
-    else:  # ADD_PARTIALS
-        size, width, B = row[3], row[4], slots.shape[0]
-        partial = _part(scratch, row[2], 0, SEGMENTS * B * width).reshape(SEGMENTS, B, width)
-        y = _rows(scratch, row[1], size, low, high).reshape(high - low, size)
-        add_partials(partial[:, low:high], y, SEGMENTS)
+    else:  # LIST
+        size = row[3]
+        inputs, factors, counts = listed_at(scratch.ctypes.data + 4 * row[1], slots.shape[0], size)
+        for b in range(low, high):
+            counts[b] = list_inputs(_rows(scratch, row[2], size, b, b + 1), skip, inputs[b], factors[b])
 
 
 @kernel

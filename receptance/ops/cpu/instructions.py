@@ -13,7 +13,7 @@ from enum import IntEnum, auto
 WIDTH = 12
 OPERATION, TARGET, STEP = 0, 1, WIDTH - 1
 # Of a product: its kind, and the address of the function that computes a unit, which is filled in for this process.
-PRODUCT_KIND, PRODUCT_FUNCTION = 4, 9
+PRODUCT_KIND, PRODUCT_FUNCTION = 3, 8
 
 
 class Op(IntEnum):
@@ -45,8 +45,9 @@ class Op(IntEnum):
     SUM = auto()  # value, size, group size: of every group; size counts the groups
     ROUND = auto()  # value, size: int8, then a scale and a sum for each group of 32
     WKV4 = auto()  # log_w, constant u, k, v, layer, size
-    ADD_PARTIALS = auto()  # partial sums, size, size of one of them
-    PRODUCT = auto()  # value, rounded value, kind, address of weights, of scales, outputs, inputs, a function
+    LIST = auto()  # value, size: the inputs that count, and how many they are
+    PRODUCT = auto()  # value, rounded or listed as the kind reads it, kind, address of weights, of scales, outputs,
+    # inputs, a function
     WKV6 = auto()  # r, log_w, k, v, layer, heads, head size
     WKV7 = auto()  # r, log_w, k, v, a, b, layer, heads, head size
 
@@ -72,4 +73,4 @@ class Field(IntEnum):
     TOKENS = auto()  # [NUM_ROWS] int64: what each row reads
     SLOTS = auto()  # [NUM_ROWS] int64: which state is each row's
     NUM_ROWS = auto()
-    SKIP = auto()  # not 0: weights whose input is exactly 0 are not read
+    SKIP = auto()  # not 0: inputs that are exactly 0 are not listed

@@ -14,57 +14,42 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from .activations import list_inputs, listed_at, round_activations, rounded_at
 from .bits import array_at
-from .by_input import add_inputs
+from .by_input import multiply_panel
 from .by_output import integer_outputs, real_outputs
 from .crew import run
 from .jit import c_function, kernel
-from .storage import BFLOAT16, BLOCK, BY_INPUT, FLOAT32, GROUP, INT4, INT8, SEGMENTS, TILE
+from .storage import (
+    BFLOAT16,
+    BY_INPUT,
+    FLOAT32,
+    INT4,
+    INT8,
+    PANEL,
+    TILE,
+    listed_size,
+    rounded_size,
+)
 from .unpacking import dequantize
-from .vectors import round_group
 
 __all__ = [
     "BFLOAT16",
     "BY_INPUT",
     "FLOAT32",
-    "GROUP",
     "INT4",
     "INT8",
-    "SEGMENTS",
-    "add_partials",
     "dequantize",
     "num_units",
-    "partial_width",
     "product",
-    "round_activations",
     "weight_bytes",
     "worker",
 ]
 
 UNIT_BYTES = 65536
-
-
-@kernel
-def round_activations(x: Any, xq: Any, sx: Any, sums: Any) -> None:
-    """x [B, in] float32 to xq [B, in] int8 and sx [B, in/32] float32, x ~ xq sx; sums [B, in/32] int32 of xq.
-
-    All of them are contiguous.
-    """
-    num_rows, num_groups = sx.shape
-    source, target = x.ctypes.data, xq.ctypes.data
-    for b in range(num_rows):
-        for g in range(num_groups):
-            largest, sums[b, g] = round_group(source, target)
-            sx[b, g] = np.float32(largest / np.float32(127))
-            source, target = source + 4 * GROUP, target + GROUP
-
-
-@kernel
-def partial_width(num_out: int) -> int:
-    """The last size of `partial`: num_out, padded."""
-    return (num_out + BLOCK - 1) // BLOCK * BLOCK
 
 
 @kernel
@@ -82,56 +67,39 @@ def _tiles_per_unit(kind: int, num_in: int) -> int:
 
 @kernel
 def num_units(kind: int, num_out: int, num_in: int) -> int:
-    """Into how many independent pieces a product is cut; those by input write one segment of `partial` each."""
+    """Into how many independent pieces a product is cut."""
     if kind >= BY_INPUT:
-        return SEGMENTS
+        return (num_out + PANEL - 1) // PANEL
     tiles = _tiles_per_unit(kind, num_in)
     return ((num_out + TILE - 1) // TILE + tiles - 1) // tiles  # type: ignore[no-any-return]
 
 
-@kernel
-def add_partials(partial: Any, y: Any, num_segments: int) -> None:
-    """y [B, out] = the sum of partial [num_segments, B, width] over its segments, in their order."""
-    for b in range(y.shape[0]):
-        for o in range(y.shape[1]):
-            y[b, o] = partial[0, b, o]
-        for segment in range(1, num_segments):
-            for o in range(y.shape[1]):
-                y[b, o] += partial[segment, b, o]
-
-
-# What `worker` is told, int64 each: addresses and sizes.  XQ, SX and SUMS hold x as `round_activations` rounds it.
-KIND, WEIGHTS, SCALES, NUM_OUT, NUM_IN, NUM_ROWS, X, XQ, SX, SUMS, Y, PARTIAL, SKIP = range(13)
-JOB_SIZE = 13
+# What `worker` is told, int64 each: addresses and sizes.  X holds activations as the kind reads them:
+# rounded, listed, or as they are (see `activations`).
+KIND, WEIGHTS, SCALES, NUM_OUT, NUM_IN, NUM_ROWS, X, Y = range(8)
+JOB_SIZE = 8
 
 
 @kernel
 def _compute_unit(integers: Any, address: int, unit: int) -> None:
-    """One of the `num_units` pieces of the job at an address.
+    """One of the `num_units` pieces of the job at an address: its part of y [B, out].
 
     integers: None for FLOAT32 and BFLOAT16, and then the others' code is not compiled.
-
-    Kinds by output write their part of y [B, out]; kinds by input write partial[unit] of [SEGMENTS, B, width] with
-    width = partial_width(out), for `add_partials` to add, and where the job says so read no row whose input is 0.
     """
     job = array_at(address, (JOB_SIZE,), np.int64)
     kind, num_out, num_in, num_rows = job[KIND], job[NUM_OUT], job[NUM_IN], job[NUM_ROWS]
-    x = array_at(job[X], (num_rows, num_in), np.float32)
+    weights, scales, y = job[WEIGHTS], job[SCALES], array_at(job[Y], (num_rows, num_out), np.float32)
     if kind >= BY_INPUT:
-        partial = array_at(job[PARTIAL], (SEGMENTS, num_rows, partial_width(num_out)), np.float32)
-        start, stop, skip = unit * num_in // SEGMENTS, (unit + 1) * num_in // SEGMENTS, job[SKIP] != 0
-        add_inputs(integers, kind - BY_INPUT, job[WEIGHTS], job[SCALES], x, partial[unit], num_out, start, stop, skip)
+        listed = listed_at(job[X], num_rows, num_in)
+        multiply_panel(integers, kind - BY_INPUT, weights, scales, listed, num_in, y, unit)
         return
-    y = array_at(job[Y], (num_rows, num_out), np.float32)
     tiles = _tiles_per_unit(kind, num_in)
     start, stop = unit * tiles, min((unit + 1) * tiles, (num_out + TILE - 1) // TILE)
     if integers is None:
-        real_outputs(kind, job[WEIGHTS], x, y, start, stop)
+        real_outputs(kind, weights, array_at(job[X], (num_rows, num_in), np.float32), y, start, stop)
     else:
-        xq = array_at(job[XQ], (num_rows, num_in), np.int8)
-        sx = array_at(job[SX], (num_rows, num_in // GROUP), np.float32)
-        sums = array_at(job[SUMS], (num_rows, num_in // GROUP), np.int32)
-        integer_outputs(kind, job[WEIGHTS], job[SCALES], xq, sx, sums, y, start, stop)
+        xq, sx, sums = rounded_at(job[X], num_rows, num_in)
+        integer_outputs(kind, weights, scales, xq, sx, sums, y, start, stop)
 
 
 def _do_real_unit(address: int, start: int, stop: int, unit: int, end: int) -> None:
@@ -166,19 +134,39 @@ def product(
 ) -> Tensor:
     """x [M, in] float32 times the transposed weight, plus bias [out] float32: a new [M, out] float32."""
     rows = x.detach().contiguous().numpy()
-    num_rows = len(rows)
-    groups = num_in // GROUP if kind in (INT8, INT4) else 0
-    xq = np.empty((num_rows, GROUP * groups), np.int8)
-    sx, sums = np.empty((num_rows, groups), np.float32), np.empty((num_rows, groups), np.int32)
-    round_activations(rows, xq, sx, sums)
-    y = np.empty((num_rows, num_out), np.float32)
-    partial = np.empty((SEGMENTS if kind >= BY_INPUT else 0, num_rows, partial_width(num_out)), np.float32)
+    read = _prepared(rows, kind, skip)
+    y = np.empty((len(rows), num_out), np.float32)
     job = np.zeros(JOB_SIZE, np.int64)
-    job[[KIND, NUM_OUT, NUM_IN, NUM_ROWS, SKIP]] = kind, num_out, num_in, num_rows, skip
+    job[[KIND, NUM_OUT, NUM_IN, NUM_ROWS]] = kind, num_out, num_in, len(rows)
     job[[WEIGHTS, SCALES]] = weights.data_ptr(), 0 if scales is None else scales.data_ptr()
-    job[[X, XQ, SX, SUMS, Y, PARTIAL]] = [array.ctypes.data for array in (rows, xq, sx, sums, y, partial)]
+    job[[X, Y]] = read.ctypes.data, y.ctypes.data
     run(worker(kind).address, job.ctypes.data, num_units(kind, num_out, num_in))
-    if kind >= BY_INPUT:
-        add_partials(partial, y, SEGMENTS)
     result = torch.from_numpy(y)
     return result if bias is None else result + bias
+
+
+def _prepared(rows: NDArray[np.float32], kind: int, skip: bool) -> NDArray[np.float32]:
+    """Activations [B, in] as a kind of product reads them."""
+    num_rows, num_in = rows.shape
+    if kind >= BY_INPUT:
+        listed = np.empty(num_rows * listed_size(num_in), np.float32)
+        _list_rows(rows, skip, listed)
+        return listed
+    if kind in (INT8, INT4):
+        rounded = np.empty(num_rows * rounded_size(num_in), np.float32)
+        _round_rows(rows, rounded)
+        return rounded
+    return rows
+
+
+@kernel
+def _list_rows(rows: Any, skip: bool, listed: Any) -> None:
+    inputs, factors, counts = listed_at(listed.ctypes.data, rows.shape[0], rows.shape[1])
+    for b in range(rows.shape[0]):
+        counts[b] = list_inputs(rows[b], skip, inputs[b], factors[b])
+
+
+@kernel
+def _round_rows(rows: Any, rounded: Any) -> None:
+    xq, sx, sums = rounded_at(rounded.ctypes.data, rows.shape[0], rows.shape[1])
+    round_activations(rows, xq, sx, sums)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .bits import array_at, bfloat16, bits_of_bfloat16
 from .jit import alone, kernel, parallel_kernel
-from .storage import BLOCK, BY_INPUT, GROUP, INT8, TILE
+from .storage import BY_INPUT, GROUP, INT8, PANEL, TILE
 from .vectors import LANES, bits, load, minus, multiply, splat, store, store_transposed
 
 __all__ = ["dequantize"]
@@ -32,7 +32,7 @@ def dequantize(
     """
     start, stop = rows or (0, num_out)
     if scales is None:
-        whole = weights.view(num_in, num_out).T if kind >= BY_INPUT else weights.view(num_out, num_in)
+        whole = weights.view(-1, num_in, PANEL).mT.flatten(0, 1) if kind >= BY_INPUT else weights.view(num_out, num_in)
         return whole[start:stop].to(dtype).contiguous()
     result = torch.empty(stop - start, num_in, dtype=dtype)
     narrow = dtype == torch.bfloat16
@@ -64,7 +64,7 @@ def _unpack(
             if kind < BY_INPUT:
                 _tile_by_output(kind, weights, scales, num_in // GROUP, tile, group, place)
             else:
-                _tile_by_input(kind, weights, scales, num_out, num_in, tile, group, place)
+                _tile_by_input(kind, weights, scales, num_in, tile, group, place)
             whole = start <= tile * TILE and (tile + 1) * TILE <= stop and (group + 1) * GROUP <= num_in
             row, column = tile * TILE - start, group * GROUP
             if not whole:
@@ -114,18 +114,15 @@ def _tile_by_output(kind: int, weights: int, scales: int, num_groups: int, tile:
 
 
 @kernel
-def _tile_by_input(
-    kind: int, weights: int, scales: int, num_out: int, num_in: int, tile: int, group: int, values: int
-) -> None:
-    """The same from rows of outputs; a tile lies in one block of outputs, and in one group that shares a scale."""
-    width, first = (num_out + BLOCK - 1) // BLOCK * BLOCK, tile * TILE
-    scale = array_at(scales, (num_in, width // GROUP), np.uint16)
+def _tile_by_input(kind: int, weights: int, scales: int, num_in: int, tile: int, group: int, values: int) -> None:
+    """The same from the rows of a panel; a tile lies in one panel, and in one group that shares a scale."""
+    panel, first = tile * TILE // PANEL, tile * TILE % PANEL
+    scale = array_at(scales, ((panel + 1) * num_in * PANEL // GROUP,), np.uint16)
     for i in range(min(GROUP, num_in - group * GROUP)):
-        j = group * GROUP + i
-        step = splat(bfloat16(scale[j, first // GROUP]))
+        row = panel * num_in + group * GROUP + i
+        step = splat(bfloat16(scale[(row * PANEL + first) // GROUP]))
         if kind == INT8 + BY_INPUT:
-            q = minus(load(weights + j * width + first, np.uint8), np.int32(128))
+            q = minus(load(weights + row * PANEL + first, np.uint8), np.int32(128))
         else:
-            words = load(weights + j * width // 2 + first // BLOCK * (BLOCK // 2), np.uint32)
-            q = _nibble(words, first % BLOCK // TILE)
+            q = _nibble(load(weights + row * (PANEL // 2), np.uint32), first // TILE)
         store(values + 64 * i, multiply(q, step))
