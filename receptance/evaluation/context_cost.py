@@ -9,14 +9,16 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..baselines import KeyValues, Transformer
+from ..generation import Called, stepper
+from ..models import RWKV
 
 
 class ContextCost(NamedTuple):
@@ -27,36 +29,35 @@ class ContextCost(NamedTuple):
     state_bytes: int
 
 
-def step_seconds(model: Any, state: Any, num_steps: int) -> float:
-    """Median time of decoding one token, over `num_steps` after a few to warm up."""
+def step_seconds(step: Callable[[Tensor], Tensor], num_steps: int, device: torch.device | str = "cpu") -> float:
+    """Median time of a `step` from tokens [1] to logits [1, V], over `num_steps` after a few to warm up."""
     taken = []
-    token = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+    token = torch.zeros(1, dtype=torch.long, device=device)
     for _ in range(num_steps + 3):
         start = time.perf_counter()
-        logits, state = model(token, state)
         # The next token comes from these logits, as in real decoding; reading it also waits for the device.
-        token = logits[:, -1:].argmax(-1)
-        token.sum().item()
+        token = step(token).argmax(-1)
+        token.item()
         taken.append(time.perf_counter() - start)
     return statistics.median(taken[3:])
 
 
 @torch.no_grad()
 def cost_of_rwkv(
-    model: Any, text: Tensor, contexts: Sequence[int], num_steps: int = 100, piece: int = 1024
+    model: RWKV, text: Tensor, contexts: Sequence[int], num_steps: int = 100, piece: int = 1024
 ) -> Iterator[ContextCost]:
     """Reads `text` [S] (again from its start when it ends) up to each context in turn, and times decoding there.
 
     The text is read in pieces, only the state goes from one to the next: memory does not grow with the context.
     """
-    device, state, read = next(model.parameters()).device, None, 0
+    device, state, read = model.emb.weight.device, None, 0
     for context in sorted(contexts):
         while read < context:
             place = torch.arange(read, min(read + piece, context)) % len(text)
             _, state = model.features(text[place][None].long().to(device), state)
             read += len(place)
         assert state is not None
-        yield ContextCost(context, step_seconds(model, state, num_steps), state.num_bytes)
+        yield ContextCost(context, step_seconds(stepper(model, state).step, num_steps, device), state.num_bytes)
 
 
 @torch.no_grad()
@@ -67,9 +68,10 @@ def cost_of_transformer(model: Transformer, contexts: Sequence[int], num_steps: 
     """
     for context in sorted(contexts):
         state = KeyValues.random(model, rows=1, length=context, spare=num_steps + 3)
-        yield ContextCost(context, step_seconds(model, state, num_steps), state.num_bytes)
+        step = Called(model, state).step
+        yield ContextCost(context, step_seconds(step, num_steps, model.emb.weight.device), state.num_bytes)
         # Freed before the next, larger one is made.
-        del state
+        del state, step
 
 
 def resident_bytes() -> int | None:

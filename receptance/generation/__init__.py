@@ -11,7 +11,7 @@ from .answer import Reply
 from .chat import Chat
 from .completion import Completion, Prompt, Stream, TokenLogprob, complete
 from .continuation import Continuation
-from .decoding import Decoding, read
+from .decoding import Called, Decoding, Stepper, read, stepper
 from .penalties import uncounted_tokens
 from .presets import PRESETS, preset_for
 from .sampling import Choice, Sampler, Top
@@ -20,6 +20,7 @@ from .transcript import Moment
 
 __all__ = [
     "PRESETS",
+    "Called",
     "Chat",
     "Choice",
     "Completion",
@@ -30,11 +31,13 @@ __all__ = [
     "Reply",
     "Sampler",
     "Sampling",
+    "Stepper",
     "Stream",
     "TokenLogprob",
     "Top",
     "complete",
     "preset_for",
     "read",
+    "stepper",
     "uncounted_tokens",
 ]

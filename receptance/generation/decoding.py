@@ -11,7 +11,7 @@ Knows no text: see `continuation.py` for that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -110,7 +110,7 @@ class Decoding:
         self.sampler = Sampler(settings, model.config.vocab_size, requests, device, uncounted)
         self.rows = list(range(len(prompts)))
         self.logits, state = read(model, prompts, state)
-        self._stepper = _stepper(model, state)
+        self._stepper = stepper(model, state)
         self._unread: Tensor | None = None
 
     @property
@@ -139,22 +139,25 @@ class Decoding:
             self._unread = self._unread[list(places)]
 
 
-class _Stepper(Protocol):
+class Stepper(Protocol):
     """Rows that read one token each."""
 
     @property
-    def state(self) -> State: ...
+    def state(self) -> State:
+        """What the rows have read."""
 
-    def step(self, tokens: Tensor) -> Tensor: ...
+    def step(self, tokens: Tensor) -> Tensor:
+        """Read tokens [B]; gives logits [B, V], which the next step may overwrite."""
 
-    def keep(self, places: Sequence[int]) -> None: ...
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with some rows only."""
 
 
-def _stepper(model: RWKV, state: State) -> _Stepper:
+def stepper(model: RWKV, state: State) -> Stepper:
     """By the compiled step where there is one, else by the model itself."""
     # More rows than that are bound by arithmetic, which PyTorch's matrix products do faster.
     if state.num_rows > runtime.MOST_ROWS or runtime.refusal(model) is not None:
-        return _Called(model, state)
+        return Called(model, state)
     return _Compiled(model, state)
 
 
@@ -177,10 +180,10 @@ class _Compiled:
         self._slots = [self._slots[place] for place in places]
 
 
-class _Called:
-    """By the model's own call."""
+class Called:
+    """By the call of a model with `features` and `head`, be it an RWKV or not."""
 
-    def __init__(self, model: RWKV, state: State) -> None:
+    def __init__(self, model: Any, state: Any) -> None:
         self._model, self.state = model, state
 
     def step(self, tokens: Tensor) -> Tensor:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import pytest
 import torch
 
-from receptance.baselines import LSTM, Transformer
+from receptance import RWKV, Config, runtime
+from receptance.baselines import Transformer
 from receptance.evaluation import cost_of_rwkv, cost_of_transformer, resident_bytes, step_seconds
 
+CONFIG = Config(version="7", vocab_size=256, num_layers=1, dim=64)
 
-class Counting(LSTM):
-    """Remembers the size of every piece it is given."""
+
+class Counting(RWKV):
+    """Remembers the size of every piece it is given, and the state it was given last for a single token."""
 
     def __init__(self) -> None:
-        super().__init__(256, 1, 8)
+        super().__init__(CONFIG)
         self.sizes: list[int] = []
+        self.states: list[Any] = []
 
-    def features(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def features(self, tokens: torch.Tensor, state: Any = None, *options: Any) -> tuple[torch.Tensor, Any]:
         self.sizes.append(tokens.shape[1])
-        self.last, result = tokens, super().features(tokens, state)
-        return result
+        self.states.append(state)
+        return super().features(tokens, state, *options)
 
 
 def test_the_text_is_read_once_in_pieces_and_repeated_where_it_ends() -> None:
@@ -31,18 +36,27 @@ def test_the_text_is_read_once_in_pieces_and_repeated_where_it_ends() -> None:
     assert [cost.context for cost in costs] == [100, 250]
     decoding = [1] * (4 + 3)
     assert model.sizes == [64, 36, *decoding, 64, 64, 22, *decoding]
-    assert {cost.state_bytes for cost in costs} == {2 * 8 * 4}
+    assert {cost.state_bytes for cost in costs} == {model.zero_state(1).num_bytes}
 
 
 def test_decoding_to_measure_it_does_not_move_the_context() -> None:
     """The second context starts from the state that reading left, not from the one that timing left."""
     model, text = Counting(), torch.randint(256, (300,), dtype=torch.uint8)
-    states = []
-    model.register_forward_pre_hook(lambda module, inputs: states.append(inputs[1]))
     list(cost_of_rwkv(model, text, (100, 200), num_steps=1, piece=50))
+    first_step = [place for place, size in enumerate(model.sizes) if size == 1][4]
+    timed = model.states[first_step]
     with torch.no_grad():
         _, expected = model(text[None, :200].long(), None)
-    assert torch.allclose(states[4].hidden, expected.hidden, atol=1e-6)
+    torch.testing.assert_close(timed.wkv, expected.wkv, atol=1e-5, rtol=1e-4)
+
+
+def test_the_compiled_step_is_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, called = RWKV(CONFIG).eval(), []
+    if runtime.refusal(model) is not None:
+        pytest.skip("there is no compiled step here")
+    monkeypatch.setattr(runtime.Step, "__call__", lambda self, *inputs: called.append(1) or torch.zeros(1, 256))
+    list(cost_of_rwkv(model, torch.zeros(8, dtype=torch.uint8), (8,), num_steps=4))
+    assert len(called) == 4 + 3
 
 
 def test_a_transformers_memory_grows_with_the_context() -> None:
@@ -53,8 +67,13 @@ def test_a_transformers_memory_grows_with_the_context() -> None:
 
 
 def test_a_step_is_timed_by_the_median() -> None:
-    with torch.no_grad():
-        assert 0 < step_seconds(Counting(), None, 5) < 1
+    waits = iter([0.0] * 3 + [0.0, 0.5, 0.0, 0.02, 0.02])
+
+    def step(tokens: torch.Tensor) -> torch.Tensor:
+        time.sleep(next(waits))
+        return torch.zeros(1, 4)
+
+    assert 0.01 < step_seconds(step, 5) < 0.3
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
