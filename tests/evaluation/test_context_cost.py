@@ -21,6 +21,7 @@ class Counting(RWKV):
 
     def __init__(self) -> None:
         super().__init__(CONFIG)
+        self.reset_parameters()
         self.sizes: list[int] = []
         self.states: list[Any] = []
 
