@@ -23,7 +23,8 @@ def commands_page() -> str:
     """The help of every command."""
     assert app.registered_callback is not None and app.registered_callback.callback is not None
     rows = [
-        f"| [`{name}`](#receptance-{name}) | {first_sentence(_doc(command))} |" for name, command in COMMANDS.items()
+        f"| [`{name}`](#receptance-{name.replace(' ', '-')}) | {first_sentence(_doc(command))} |"
+        for name, command in COMMANDS.items()
     ]
     parts = [
         "# Commands",

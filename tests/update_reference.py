@@ -41,6 +41,7 @@ MODULES = (
     "receptance.ops",
     "receptance.ops.cpu",
     "receptance.runtime",
+    "receptance.data",
     "receptance.training",
     "receptance.baselines",
 )

@@ -15,6 +15,7 @@ import typer
 from .. import __version__
 from .chat import chat
 from .convert import convert
+from .data import data_info, to_binidx
 from .generate import generate
 from .guard import DEBUG, Guarded, debug_by_environment, finish, one_sentence
 from .info import info
@@ -46,10 +47,18 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert,
     "quantize": quantize,
     "verify": verify,
+    "data to-binidx": to_binidx,
+    "data info": data_info,
 }
+# Commands of two words belong to one of these.
+GROUPS = {"data": "Text to tokens on disk, for training, and a look at them."}
 
+_groups = {name: typer.Typer(no_args_is_help=True, help=words) for name, words in GROUPS.items()}
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    group, _, own = name.rpartition(" ")
+    (_groups[group] if group else app).command(own)(command)
+for name, group_app in _groups.items():
+    app.add_typer(group_app, name=name)
 
 
 def _version(wanted: bool) -> None:
