@@ -160,3 +160,26 @@ def test_gradients_reach_the_embedding_through_all_layers() -> None:
     logits, _ = model(tokens)
     logits.square().mean().backward()
     assert model.emb.weight.grad is not None and model.emb.weight.grad[:20].abs().sum(1).min() > 0
+
+
+@pytest.mark.parametrize("to", ["int8", "int4"])
+def test_peft_puts_adapters_beside_quantised_layers(to: str) -> None:
+    """An adapter changes nothing until it is trained, and then it is what the model learns with."""
+    peft = pytest.importorskip("peft")
+    model = quantize(model_of("7"), to).requires_grad_(False)
+    before = logits_of(model)
+    adapters = peft.LoraConfig(r=2, target_modules=["receptance", "key", "value", "output"])
+    adapted = peft.inject_adapter_in_model(adapters, model)
+    assert isinstance(adapted.blocks[1].ffn.value.base_layer, QuantLinear)
+    assert torch.equal(logits_of(adapted), before)
+    learnt = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    assert len(learnt) == 2 * 6 * len(model.blocks) and all("lora" in name for name in learnt)
+    optimizer, tokens, losses = torch.optim.Adam(learnt.values(), lr=0.01), torch.arange(20)[None], []
+    for _ in range(8):
+        logits, _ = adapted(tokens)
+        loss = torch.nn.functional.cross_entropy(logits[0, :-1], tokens[0, 1:])
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0]
