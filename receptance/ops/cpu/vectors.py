@@ -1,7 +1,7 @@
 """Vectors of 16 numbers inside kernels, where the compiler must choose neither the order of a sum nor the instruction.
 
     total = load(address, np.float32)                    # 16 numbers as one value; an address is an int64, in bytes
-    total = multiply_add(load(weights, np.uint16), splat(c), total)
+    store(address, multiply(load(weights, np.uint16), splat(c)))
 
 LLVM splits them for processors with narrower registers: on each, the same lanes are added in the same order wherever
 the code stands.  The element type tells what is loaded: float32 and uint16 (bfloat16) become a vector of float32, uint8
@@ -28,7 +28,6 @@ from .lanes import (
     I64,
     INTEGERS,
     LANES,
-    add_product,
     call,
     constant,
     intrinsic,
@@ -49,7 +48,6 @@ __all__ = [
     "load_part",
     "minus",
     "multiply",
-    "multiply_add",
     "prefetch",
     "room",
     "round_group",
@@ -138,12 +136,6 @@ def room(context: Any, num_bytes: Any) -> Any:
         return builder.ptrtoint(memory, I64)
 
     return operation(types.int64, num_bytes)(values)
-
-
-@intrinsic
-def multiply_add(context: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c, rounded once where the processor can."""
-    return operation(FLOATS, FLOATS, FLOATS, FLOATS)(add_product)
 
 
 @intrinsic
