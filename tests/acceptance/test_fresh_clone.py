@@ -72,10 +72,10 @@ def test_quickstart_takes_under_four_minutes(clone: Path) -> None:
     assert {"model.pth", "plot.png"} <= {path.name for path in (clone / "quickstart").iterdir()}
 
 
-def test_tests_take_under_five_minutes(clone: Path) -> None:
+def test_tests_take_under_ten_minutes(clone: Path) -> None:
     took = make(clone, "test")
     print(f"\nmake test: {took:.0f} s")
-    assert took < 5 * MINUTE
+    assert took < 10 * MINUTE
 
 
 def test_lint_passes(clone: Path) -> None:
