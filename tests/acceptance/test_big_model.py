@@ -40,7 +40,7 @@ for token in range(3):
     logits = step(torch.tensor([token]))
     assert logits.isfinite().all() and logits.std() > 0
 """
-# Whoever comes after the peak was printed: the GiB that is read for comparison does not count.
+# Follows PEAK, because the GiB that is read for comparison is no memory of the model's.
 SPEED = """
 from statistics import median
 from benchmarks.cpu_worker import Bandwidth, seconds

@@ -45,7 +45,7 @@ def test_the_files_do_not_depend_on_the_number_of_processes(tmp_path: Path, monk
         assert (tmp_path / f"1.{ending}").read_bytes() == (tmp_path / f"3.{ending}").read_bytes()
 
 
-def test_a_wide_vocabulary_takes_wide_numbers(tmp_path: Path, fixtures: Path) -> None:
+def test_a_wide_vocabulary_takes_wide_numbers(tmp_path: Path) -> None:
     prepare([Document("ab")], "bytes", tmp_path / "x")
     assert (tmp_path / "x.bin").stat().st_size == 2 * 3
     vocabulary = tmp_path / "wide.txt"

@@ -13,7 +13,7 @@ import numpy as np
 from .bits import array_at
 from .jit import kernel
 from .panel_vectors import add_row, has_scales, load_panel, row_bytes, store_panel
-from .storage import BFLOAT16, FLOAT32, GROUP, INT8, PANEL
+from .storage import FLOAT32, GROUP, INT8, PANEL
 from .vectors import prefetch, room
 
 __all__ = ["multiply_panel"]
@@ -44,7 +44,7 @@ def multiply_panel(
         if integers is None:
             if kind == FLOAT32:
                 _multiply_rows(np.float32, weights, scale, first, listed, num_in, y, panel, low, high)
-            elif kind == BFLOAT16:
+            else:
                 _multiply_rows(np.uint16, weights, scale, first, listed, num_in, y, panel, low, high)
         elif kind == INT8:
             _multiply_rows(np.uint8, weights, scale, first, listed, num_in, y, panel, low, high)

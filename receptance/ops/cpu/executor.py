@@ -63,6 +63,7 @@ from .steps import wkv4_step, wkv6_step, wkv7_step
 # Rows from which on the short vectors are worth sharing out as well.
 MANY_ROWS = 4
 
+
 @cache
 def workers() -> tuple[Any, Any, Any]:
     """The compiled functions that compute a unit, compute rows, and ask for what comes; called by their addresses."""
