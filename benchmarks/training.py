@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.protocol import interleave, medians, report
 from receptance import Config, build
 from receptance.baselines import Transformer
+from receptance.data import Tokens
 from receptance.models import num_parameters
-from receptance.training import ByteText, Recipe, Schedule, Trainer
+from receptance.training import Batch, Batching, Compute, Optim, Schedule, Trainer, Training
 
 PEER = "Transformer"
 # Rows x tokens -> what a step of RWKV-7 may take, as a share of the Transformer's.
@@ -91,12 +92,15 @@ def bound(name: str, rows: int, length: int) -> float | str:
 
 def step(model: Any, rows: int, length: int) -> Callable[[], object]:
     """A step of the trainer on random tokens."""
-    recipe = Recipe(
-        schedule=Schedule(start=1e-4, end=1e-4), rows=rows, length=length, tokens=10**9, precision=torch.bfloat16
+    recipe = Training(
+        batch=Batching(rows=rows, length=length),
+        optim=Optim(lr=1e-4),
+        schedule=Schedule(tokens=10**9, end=1.0),
+        compute=Compute(precision="bfloat16"),
     )
     tokens = torch.randint(256, (rows, length + 1))
-    trainer = Trainer(model, ByteText(tokens.flatten().byte(), 1), recipe)
-    return lambda: trainer.train_step(tokens)
+    trainer = Trainer(model, Tokens.of([tokens.flatten().byte().numpy()]), recipe)
+    return lambda: trainer.train_step(Batch.of(tokens))
 
 
 if __name__ == "__main__":

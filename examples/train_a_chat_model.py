@@ -11,43 +11,34 @@ state, so an answer that is right shows that the state is a memory.
 from __future__ import annotations
 
 import random
-from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from made_up_conversations import Exchange, as_text, conversation
 from rich.console import Console
 
 import receptance
-from receptance.training import ByteText, LiveProgress, Recipe, Schedule, Trainer
-from receptance.training.data import DOCUMENT_END
+from receptance.data import Tokens
+from receptance.training import Batching, LiveProgress, Optim, Schedule, Trainer, Training
 
 MODEL = Path("little-chat/model.pth")
 CONFIG = receptance.Config(version="7", vocab_size=256, num_layers=3, dim=128, head_size=32)
-RECIPE = Recipe(schedule=Schedule(start=4e-3, end=1e-4), rows=4, length=256, tokens=4_000_000)
+# A piece of text begins where a conversation does: in the middle of one, the name would be missing.
+RECIPE = Training(
+    batch=Batching(rows=4, length=256, order="packed"),
+    optim=Optim(lr=4e-3),
+    schedule=Schedule(tokens=4_000_000, end=0.025),
+)
 
 
-class Conversations(ByteText):
-    """A text whose pieces begin where a conversation does: in the middle of one, the name would be missing."""
-
-    @cached_property
-    def begins(self) -> torch.Tensor:
-        """Where the conversations begin, and the last one ends."""
-        return (self.bytes == DOCUMENT_END).nonzero()[:, 0]
-
-    def crops(self, rows: int, length: int, generator: torch.Generator) -> torch.Tensor:
-        begins = self.begins[self.begins <= self.num_bytes - length]
-        chosen = torch.randint(len(begins), (rows, 1), generator=generator)
-        return self.bytes[begins[chosen] + torch.arange(length)].long()
-
-
-def training_text(num_bytes: int, seed: int = 0) -> Conversations:
-    """Conversations with byte 0, the end of a text, around each."""
-    draw, text, count = random.Random(seed), bytearray([DOCUMENT_END]), 0
-    while len(text) < num_bytes:
-        text += as_text(list(conversation(draw))).encode() + bytes([DOCUMENT_END])
-        count += 1
-    return Conversations(torch.frombuffer(text, dtype=torch.uint8), count)
+def training_text(num_bytes: int, seed: int = 0) -> Tokens:
+    """Conversations with byte 0, the end of a text, after each."""
+    draw, texts, size = random.Random(seed), list[bytes](), 0
+    while size < num_bytes:
+        texts.append(as_text(list(conversation(draw))).encode() + b"\0")
+        size += len(texts[-1])
+    return Tokens.of([np.frombuffer(text, np.uint8) for text in texts])
 
 
 def accuracy(lm: receptance.LanguageModel, count: int, seed: int = 1) -> dict[str, list[bool]]:
@@ -67,17 +58,17 @@ def accuracy(lm: receptance.LanguageModel, count: int, seed: int = 1) -> dict[st
 def main(
     path: Path = MODEL,
     config: receptance.Config = CONFIG,
-    recipe: Recipe = RECIPE,
+    recipe: Training = RECIPE,
     num_bytes: int = 5_000_000,
     num_questions: int = 1000,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False, soft_wrap=True)
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(recipe.batch.seed)
     model, text = receptance.build(config), training_text(num_bytes)
-    console.print(f"{text.num_files:,} conversations, {text.num_bytes:,} bytes, such as:\n")
-    console.print(bytes(text.bytes[1:300].tolist()).split(b"\0")[0].decode(), markup=False)
-    with LiveProgress(console, "Training") as live:
+    console.print(f"{text.num_documents:,} conversations, {text.num_tokens:,} bytes, such as:\n")
+    console.print(bytes(text.window(0, int(text.starts[1]) - 1).tolist()).decode(), markup=False)
+    with LiveProgress(console, "Training", bytes_per_token=1.0) as live:
         Trainer(model, text, recipe, on_step=live).train(save_to=path)
     console.print("Answers that are right, of numbers and words that were not in the training:")
     for kind, right in accuracy(receptance.load(path), num_questions).items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,3 +62,14 @@ def multiplies(dtype: torch.dtype, device: torch.device | str = "cpu") -> bool:
     # PyTorch before 2.10 cannot say; float32 is always right.
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(known.get(name) for name in INSTRUCTIONS[dtype])
+
+
+def memory_in_use(device: torch.device | str = "cpu") -> int:
+    """Bytes that this process uses right now: of a GPU's memory, else of the machine's; 0 where nobody can tell."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if not sys.platform.startswith("linux"):
+        return 0
+    status = Path("/proc/self/status").read_text()
+    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(kilobytes) * 1024

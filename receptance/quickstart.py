@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import random
-import sysconfig
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,19 +27,18 @@ from rich.table import Table
 from . import plots
 from .baselines import Transformer
 from .config import Config
+from .data import Corpus, documents
 from .describe import readable_bytes
-from .devices import dtype_name
+from .devices import dtype_name, memory_in_use
 from .display import write
 from .errors import MissingExtraError
-from .evaluation import ContextCost, cost_of_rwkv, cost_of_transformer, resident_bytes
+from .evaluation import ContextCost, cost_of_rwkv, cost_of_transformer
 from .generation import Prompt, Sampling, Stream
 from .models import build, num_parameters
 from .tokenizers import ByteTokenizer
-from .training import ByteCorpus, LiveProgress, Outcome, Recipe, Schedule, Trainer, bits, mean_loss
+from .training import Batching, LiveProgress, Optim, Outcome, Schedule, Trainer, Training, bits, mean_loss
 from .verify import own_checks
 
-# Tests repeat themselves and outweigh all the rest; `encodings` and `pydoc_data` are tables and prose.
-LEFT_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "pydoc_data")
 # At the start of a line, where a definition stands.
 PROMPT = "\n\ndef "
 # The end of a text is banned: the demonstration is to last.
@@ -117,33 +115,34 @@ def quickstart(out: Path, seconds: float = 90.0, console: Console | None = None,
     return summary
 
 
-def recipe_of(plan: Plan, seconds: float) -> Recipe:
-    schedule = Schedule(start=plan.learning_rate, end=plan.learning_rate / 10)
-    return Recipe(schedule=schedule, rows=plan.rows, length=plan.length, seconds=seconds, seed=plan.seed)
+def recipe_of(plan: Plan, seconds: float) -> Training:
+    return Training(
+        batch=Batching(rows=plan.rows, length=plan.length, order="random", seed=plan.seed),
+        optim=Optim(lr=plan.learning_rate),
+        schedule=Schedule(seconds=seconds),
+    )
 
 
-def read_corpus(console: Console) -> ByteCorpus:
+def read_corpus(console: Console) -> Corpus:
     """The standard library's source, with a fixed twentieth of its files kept for measuring."""
-    folder = Path(sysconfig.get_path("stdlib"))
-    corpus = ByteCorpus.read(folder, "**/*.py", without=LEFT_OUT)
-    parts = (corpus.train, corpus.held_out)
-    learned, kept = (f"{readable_bytes(part.num_bytes)} in {part.num_files} files" for part in parts)
+    corpus = Corpus.of_bytes(documents("python:"))
+    learned, kept = (f"{readable_bytes(part.num_tokens)} in {part.num_documents} files" for part in corpus)
     console.print(
-        f"[bold]Text[/]      {escape(str(folder))}: {learned} to learn from, {kept} held out", highlight=False
+        f"[bold]Text[/]      Python's standard library: {learned} to learn from, {kept} held out", highlight=False
     )
     return corpus
 
 
-def train(corpus: ByteCorpus, plan: Plan, recipe: Recipe, path: Path, console: Console) -> tuple[Any, Outcome]:
+def train(corpus: Corpus, plan: Plan, recipe: Training, path: Path, console: Console) -> tuple[Any, Outcome]:
     """An officially initialised model, trained in the parallel form and saved."""
     torch.manual_seed(plan.seed)
     model = build(plan.config)
-    with LiveProgress(console, "[bold]Training[/]") as live:
+    with LiveProgress(console, "[bold]Training[/]", bytes_per_token=1.0) as live:
         trainer = Trainer(model, corpus.train, recipe, on_step=live)
         products = dtype_name(trainer.precision)
         console.print(
             f"[bold]Model[/]     RWKV-{plan.config.version}, {millions(model)} parameters, bytes as tokens; "
-            f"{recipe.seconds:g} s with {torch.get_num_threads()} threads, matrix products in {products}",
+            f"{recipe.schedule.seconds:g} s with {torch.get_num_threads()} threads, matrix products in {products}",
             highlight=False,
         )
         outcome = trainer.train(save_to=path)
@@ -152,7 +151,7 @@ def train(corpus: ByteCorpus, plan: Plan, recipe: Recipe, path: Path, console: C
     return model, outcome
 
 
-def measure(model: Any, corpus: ByteCorpus, plan: Plan, console: Console) -> float:
+def measure(model: Any, corpus: Corpus, plan: Plan, console: Console) -> float:
     """Bits per byte on files that were not learned from."""
     held_out = bits(mean_loss(model, corpus.held_out, limit=plan.measured_bytes))
     console.print(
@@ -161,9 +160,9 @@ def measure(model: Any, corpus: ByteCorpus, plan: Plan, console: Console) -> flo
     return held_out
 
 
-def show_agreement(model: Any, corpus: ByteCorpus, plan: Plan, console: Console) -> dict[str, dict[str, float]]:
+def show_agreement(model: Any, corpus: Corpus, plan: Plan, console: Console) -> dict[str, dict[str, float]]:
     """Demonstration 1: one function, however it is called."""
-    tokens = corpus.held_out.bytes[: plan.compared_tokens][None].long()
+    tokens = torch.from_numpy(corpus.held_out.window(0, plan.compared_tokens))[None]
     differences = {
         dtype_name(dtype): {
             check.name: check.logits
@@ -198,12 +197,13 @@ def show_stream(model: Any, plan: Plan, console: Console) -> tuple[str, float]:
     return text, speed
 
 
-def show_costs(model: Any, corpus: ByteCorpus, plan: Plan, console: Console) -> dict[str, list[ContextCost]]:
+def show_costs(model: Any, corpus: Corpus, plan: Plan, console: Console) -> dict[str, list[ContextCost]]:
     """Demonstration 3: time and memory of one more token, after a short and after a long context."""
     peer = Transformer.like(model).eval()
+    text = torch.from_numpy(corpus.held_out.window(0, corpus.held_out.num_tokens))
     names = f"RWKV-{plan.config.version}, {millions(model)}", f"Transformer, {millions(peer)}"
     makers: tuple[Callable[[], Iterable[ContextCost]], ...] = (
-        lambda: cost_of_rwkv(model, corpus.held_out.bytes, plan.contexts),
+        lambda: cost_of_rwkv(model, text, plan.contexts),
         lambda: cost_of_transformer(peer, plan.contexts),
     )
     costs: dict[str, list[ContextCost]] = {}
@@ -212,7 +212,7 @@ def show_costs(model: Any, corpus: ByteCorpus, plan: Plan, console: Console) -> 
         costs[name] = []
         for cost in make():
             costs[name].append(cost)
-            resident = resident_bytes()
+            resident = memory_in_use()
             whole = readable_bytes(resident) if resident else "unknown"
             seconds, memory = f"{1e3 * cost.seconds:.2f} ms", readable_bytes(cost.state_bytes)
             rows.append((name, f"{cost.context:,}", seconds, memory, whole))

@@ -19,7 +19,7 @@ import torch
 
 from receptance import Config
 from receptance.templates import TEMPLATES, Message
-from receptance.training import Recipe, Schedule
+from receptance.training import Batching, Optim, Schedule, Training
 
 from .conftest import ROOT
 
@@ -52,7 +52,9 @@ def little_model(training: ModuleType, tmp_path_factory: pytest.TempPathFactory)
     """What the training script leaves after some seconds: its answers are wrong, but in the form of answers."""
     path: Path = tmp_path_factory.mktemp("examples") / "new" / "model.pth"
     config = Config(version="7", vocab_size=256, num_layers=1, dim=64, head_size=32)
-    recipe = Recipe(schedule=Schedule(start=5e-3, end=1e-3), rows=4, length=96, tokens=12_000)
+    recipe = Training(
+        batch=Batching(rows=4, length=96, order="packed"), optim=Optim(lr=5e-3), schedule=Schedule(tokens=12_000)
+    )
     threads = torch.get_num_threads()
     # So small a model is faster without a second thread, and on a busy machine far faster.
     torch.set_num_threads(1)

@@ -18,9 +18,10 @@ from rich.console import Console
 
 import receptance
 from receptance.config import Config
+from receptance.data import Corpus, documents
 from receptance.errors import DataError
-from receptance.quickstart import LEFT_OUT, PROMPT, SPEAKING, Plan, Summary, quickstart
-from receptance.training import ByteCorpus, bits, mean_loss
+from receptance.quickstart import PROMPT, SPEAKING, Plan, Summary, quickstart
+from receptance.training import bits, mean_loss
 
 from .conftest import ROOT
 
@@ -92,7 +93,7 @@ def test_it_leaves_a_model_and_a_figure(run: Run) -> None:
     assert sorted(path.name for path in run.folder.iterdir()) == ["model.pth", "plot.png"]
     assert run.folder.joinpath("plot.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     loaded = receptance.load(run.summary.model_path, dtype=torch.float32).model
-    corpus = ByteCorpus.read(Path(sysconfig.get_path("stdlib")), "**/*.py", without=LEFT_OUT)
+    corpus = Corpus.of_bytes(documents("python:"))
     again = bits(mean_loss(loaded, corpus.held_out, limit=SMALL.measured_bytes))
     assert again == pytest.approx(run.summary.held_out_bits, abs=1e-5)
 

@@ -21,7 +21,8 @@ def to_binidx(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Files or folders of .jsonl, .parquet or plain text, or hub:NAME[:SPLIT] for a data set of the hub.",
+            help="Files or folders of .jsonl, .parquet or plain text, hub:NAME[:SPLIT] for a data set of the hub, or "
+            "python:[PACKAGE] for the source of Python or of a package.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="NAME", help="Writes NAME.bin and NAME.idx.")],
@@ -43,7 +44,7 @@ def to_binidx(
         refuse_existing(path, force)
     bad: list[Bad] = []
     on_bad = bad.append if skip_bad else refuse
-    known = [file for source in sources if not source.startswith(HUB) for file in files_of(Path(source))]
+    known = [file for source in sources for file in files_of(source)]
     total = sum(file.stat().st_size for file in known) if not any(s.startswith(HUB) for s in sources) else None
     texts = chain.from_iterable(documents(source, column, on_bad) for source in sources)
     with progress(in_bytes=True) as update:
@@ -79,7 +80,7 @@ def data_info(
         f"pieces of {length}": f"{(tokens.num_tokens - 1) // length:,}",
     }
     try:
-        rows["magic prime"] = f"{MagicPrime(tokens.num_tokens, length).prime:,}"
+        rows["magic prime"] = f"{MagicPrime(tokens.starts, length).prime:,}"
     except DataError:
         rows["magic prime"] = "none, the data set is too small for the official order"
     table = Table(box=None, show_header=False, pad_edge=False)

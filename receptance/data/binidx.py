@@ -5,7 +5,8 @@
         writer.add([72, 105, 0])                           # a document, with the token that ends it
 
 The format is Megatron's MMIDIDX as RWKV-LM's `make_data.py` writes it: `.bin` holds plain tokens; `.idx` holds a magic
-word, a version, the kind of number, and of every document its length and its place.
+word, a version, the kind of number, and of every document its length and its place.  Where some tokens are not to be
+learnt but only to be read, as a user's words, `NAME.counted` beside them has a byte for each: 1, or 0 for those.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ DTYPES: dict[int, type[np.integer[Any]]] = {
     5: np.int64,
     8: np.uint16,
 }
+# Ours: the official trainers know no such file and do not look for it.
+COUNTED = ".counted"
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 HEADER = struct.Struct("<9sQBQQ")
 
@@ -41,10 +44,12 @@ class TokenFile(NamedTuple):
 
     tokens   [S], left in the file: the system reads what is used
     starts   [D + 1] int64: where each document starts, and last where the last one ends
+    counted  [S] uint8: 1 for a token to learn, 0 for one to read only; None: all are to be learnt
     """
 
     tokens: NDArray[np.integer[Any]]
     starts: NDArray[np.int64]
+    counted: NDArray[np.uint8] | None = None
 
 
 def pair(path: str | Path) -> tuple[Path, Path]:
@@ -69,7 +74,16 @@ def read_binidx(path: str | Path) -> TokenFile:
     if size != (wanted := starts[-1] * dtype().itemsize):
         raise DataError(f"{data} has {size} bytes and {index.name} speaks of {wanted}; copy both anew")
     tokens: NDArray[np.integer[Any]] = np.memmap(data, dtype, "r") if size else np.zeros(0, dtype)
-    return TokenFile(tokens, starts)
+    return TokenFile(tokens, starts, _read_counted(data.with_suffix(COUNTED), len(tokens)))
+
+
+def _read_counted(path: Path, num_tokens: int) -> NDArray[np.uint8] | None:
+    """Which tokens are to be learnt, where a file says so."""
+    if not path.exists():
+        return None
+    if path.stat().st_size != num_tokens:
+        raise DataError(f"{path} speaks of {path.stat().st_size} tokens and there are {num_tokens}; make both anew")
+    return np.memmap(path, np.uint8, "r") if num_tokens else None
 
 
 def _parse(index: Path, raw: bytes) -> tuple[type[np.integer[Any]], NDArray[np.int32], NDArray[np.int64]]:
@@ -89,12 +103,13 @@ def _parse(index: Path, raw: bytes) -> tuple[type[np.integer[Any]], NDArray[np.i
 
 
 class BinidxWriter:
-    """Writes documents to a pair of files, both of which appear when the block ends without an error."""
+    """Writes documents to a pair of files, which appear when the block ends without an error."""
 
     def __init__(self, path: str | Path, dtype: type[np.integer[Any]]) -> None:
         self.data, self.index = pair(path)
         self.dtype = np.dtype(dtype)
         self._lengths: list[int] = []
+        self._counted: list[NDArray[np.uint8]] | None = None
         self._replacing = replacing(self.data)
         self._file: IO[bytes]
 
@@ -102,13 +117,25 @@ class BinidxWriter:
         self._file = self._replacing.__enter__().open("wb")
         return self
 
-    def add(self, document: Sequence[int] | NDArray[Any]) -> None:
-        """Append the tokens of a document.  Raises DataError for one that the kind of number cannot hold."""
+    @property
+    def num_documents(self) -> int:
+        """How many were added so far."""
+        return len(self._lengths)
+
+    def add(self, document: Sequence[int] | NDArray[Any], counted: NDArray[np.bool_] | None = None) -> None:
+        """Append the tokens of a document, and which of them are to be learnt (None: all).
+
+        Raises DataError for one that the kind of number cannot hold.
+        """
         tokens = np.asarray(document)
         limits = np.iinfo(self.dtype)
         if tokens.size and (tokens.min() < limits.min or tokens.max() > limits.max):
             raise DataError(f"a token lies outside of {limits.min} to {limits.max}; choose a wider kind of number")
         self._file.write(tokens.astype(self.dtype.newbyteorder("<")).tobytes())
+        if counted is not None and self._counted is None:
+            self._counted = [np.ones(length, np.uint8) for length in self._lengths]
+        if self._counted is not None:
+            self._counted.append(np.ones(len(tokens), np.uint8) if counted is None else counted.astype(np.uint8))
         self._lengths.append(len(tokens))
 
     def __exit__(
@@ -116,12 +143,22 @@ class BinidxWriter:
     ) -> None:
         self._file.close()
         if kind is None:
-            # The data first: an index never speaks of what is not there.
+            # The index last: it never speaks of what is not there.
             with replacing(self.index) as partial:
                 partial.write_bytes(self._header())
+                self._finish_counted()
                 self._replacing.__exit__(None, None, None)
         else:
             self._replacing.__exit__(kind, error, trace)
+
+    def _finish_counted(self) -> None:
+        path = self.data.with_suffix(COUNTED)
+        if self._counted is None:
+            # Of tokens that lay here before.
+            path.unlink(missing_ok=True)
+            return
+        with replacing(path) as partial:
+            partial.write_bytes(np.concatenate(self._counted).tobytes())
 
     def _header(self) -> bytes:
         lengths = np.array(self._lengths, "<i4")

@@ -1,7 +1,7 @@
 """In which order a training reads its windows: a function of the number of the sample, and of nothing else.
 
-    order = Shuffled(num_tokens, length=512, seed=1)
-    order(0), order(1), ...            # where sample 0, 1, ... starts; it has length + 1 tokens
+    order = Shuffled(tokens.starts, length=512, seed=1)
+    order(0), order(1), ...            # where sample 0, 1, ... starts, and how many tokens it has
 
 So a training that is resumed needs to know one number, and ranks that take sample numbers in turn read together what
 one rank would read alone.
@@ -12,6 +12,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from hashlib import blake2b
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import DataError
 
 # Samples of one epoch of the official trainer, by which it counts.
@@ -19,41 +22,91 @@ OFFICIAL_EPOCH = 40320
 
 
 class Order(ABC):
-    """Windows of length + 1 tokens out of `num_tokens`: the inputs, and the token after each.
+    """Samples of up to length + 1 tokens out of a text: the inputs, and the token after each.
 
-    carries    whether a row's samples follow each other in the text, so that its state goes on
-    Raises DataError where there is no such window.
+    starts      [D + 1]: where each document of the text starts, and last where the last one ends
+    rows        how many samples a step takes
+
+    num_windows how many samples make an epoch
+    carries     whether a row's samples follow each other in the text, so that its state goes on
+    ragged      whether samples differ in length
+    Raises DataError where there is no such sample.
     """
 
     carries = False
+    ragged = False
 
-    def __init__(self, num_tokens: int, length: int, seed: int = 0, rows: int = 1) -> None:
-        self.num_tokens, self.length, self.seed, self.rows = num_tokens, length, seed, rows
-        self.num_windows = (num_tokens - 1) // length if length > 0 else 0
-        if self.num_windows < rows:
+    def __init__(self, starts: NDArray[np.int64], length: int, seed: int = 0, rows: int = 1) -> None:
+        self.num_tokens, self.length, self.seed, self.rows = int(starts[-1]), length, seed, rows
+        self.num_windows = self._count(starts) if length > 0 else 0
+        if self.num_windows < (rows if self.carries else 1):
             raise DataError(
-                f"the data set has {num_tokens} tokens, too few for {rows} pieces of {length} and one more; "
+                f"the data set has {self.num_tokens} tokens, too few for {rows} pieces of {length} and one more; "
                 f"give more text, or ask for shorter pieces or fewer rows"
             )
 
+    def _count(self, starts: NDArray[np.int64]) -> int:
+        return (self.num_tokens - 1) // self.length
+
+    def __call__(self, number: int) -> tuple[int, int]:
+        """The first token of sample `number`, which counts on through all epochs, and how many tokens it has."""
+        return self._start(number), self.length + 1
+
     @abstractmethod
-    def __call__(self, number: int) -> int:
-        """The first token of sample `number`, which counts on through all epochs."""
+    def _start(self, number: int) -> int: ...
+
+    def _shuffled(self, number: int) -> int:
+        """Which of the windows sample `number` is, where every epoch has all of them in another order."""
+        epoch, place = divmod(number, self.num_windows)
+        return _permuted(place, self.num_windows, _draw(self.seed, epoch))
 
 
 class Random(Order):
     """Any place in the text, drawn anew for each sample."""
 
-    def __call__(self, number: int) -> int:
+    def _start(self, number: int) -> int:
         return _draw(self.seed, number) % (self.num_tokens - self.length)
 
 
 class Shuffled(Order):
     """Every window once an epoch, each epoch in another order."""
 
-    def __call__(self, number: int) -> int:
-        epoch, place = divmod(number, self.num_windows)
-        return _permuted(place, self.num_windows, _draw(self.seed, epoch)) * self.length
+    def _start(self, number: int) -> int:
+        return self._shuffled(number) * self.length
+
+
+class Packed(Order):
+    """Windows that begin where a document begins, with the token that ends the one before; each epoch in another order.
+
+    The next window begins with the first document that was not read to its end; one that is longer than a window goes
+    on in windows of its own.
+    """
+
+    def _count(self, starts: NDArray[np.int64]) -> int:
+        self._starts = _packed(starts, self.length)
+        return len(self._starts)
+
+    def _start(self, number: int) -> int:
+        return int(self._starts[self._shuffled(number)])
+
+
+class Documents(Order):
+    """A document for each sample, from its own first token on, cut to the length; each epoch in another order."""
+
+    ragged = True
+
+    def _count(self, starts: NDArray[np.int64]) -> int:
+        long = np.diff(starts) > 1
+        self._starts, self._ends = starts[:-1][long], starts[1:][long]
+        return len(self._starts)
+
+    def __call__(self, number: int) -> tuple[int, int]:
+        document = self._shuffled(number)
+        start, end = int(self._starts[document]), int(self._ends[document])
+        return start, min(end - start, self.length + 1)
+
+    def _start(self, number: int) -> int:
+        return self(number)[0]
 
 
 class InOrder(Order):
@@ -64,7 +117,7 @@ class InOrder(Order):
 
     carries = True
 
-    def __call__(self, number: int) -> int:
+    def _start(self, number: int) -> int:
         step, row = divmod(number, self.rows)
         windows = self.num_windows // self.rows
         return (row * windows + step % windows) * self.length
@@ -81,9 +134,9 @@ class MagicPrime(Order):
     Raises DataError where that is not above nine tenths of it, as the official trainer does.
     """
 
-    def __init__(self, num_tokens: int, length: int, seed: int = 0, rows: int = 1) -> None:
-        super().__init__(num_tokens, length, seed, rows)
-        windows = num_tokens // length
+    def __init__(self, starts: NDArray[np.int64], length: int, seed: int = 0, rows: int = 1) -> None:
+        super().__init__(starts, length, seed, rows)
+        windows = self.num_tokens // length
         self.prime = next((p for p in range(windows - 1, 1, -1) if p % 3 == 2 and _is_prime(p)), 0)
         if self.prime <= 0.9 * windows:
             raise DataError(
@@ -92,7 +145,7 @@ class MagicPrime(Order):
             )
         self._factor = int(self.prime * ((5**0.5 - 1) / 2))
 
-    def __call__(self, number: int) -> int:
+    def _start(self, number: int) -> int:
         # Python's own whole numbers: the cube does not fit into 64 bits.
         return self._factor * (number + 1) ** 3 % self.prime * self.length
 
@@ -100,9 +153,24 @@ class MagicPrime(Order):
 ORDERS: dict[str, type[Order]] = {
     "random": Random,
     "shuffled": Shuffled,
+    "packed": Packed,
+    "documents": Documents,
     "in-order": InOrder,
     "magic-prime": MagicPrime,
 }
+
+
+def _packed(starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Where windows of length + 1 tokens start: with the token before a document, which ends the one before it."""
+    last, ends = int(starts[-1]) - length - 1, starts[1:]
+    found, place = [0], 0
+    while place < last:
+        unfinished = int(np.searchsorted(ends, place + length + 1, "right"))
+        begin = int(starts[unfinished]) - 1
+        # The last window is moved back, so that it is whole.
+        place = min(last, begin if begin > place else place + length)
+        found.append(place)
+    return np.array(found if last >= 0 else [], np.int64)
 
 
 def _draw(*numbers: int) -> int:

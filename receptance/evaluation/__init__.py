@@ -1,7 +1,7 @@
 """Measuring models: what a token costs after a long context, how well a text is foretold, how far two models agree."""
 
 from .agreement import Agreement, compare
-from .context_cost import ContextCost, cost_of_rwkv, cost_of_transformer, resident_bytes, step_seconds
+from .context_cost import ContextCost, cost_of_rwkv, cost_of_transformer, step_seconds
 from .perplexity import Score, open_text, score, text_pieces
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "cost_of_rwkv",
     "cost_of_transformer",
     "open_text",
-    "resident_bytes",
     "score",
     "step_seconds",
     "text_pieces",

@@ -7,10 +7,8 @@ for cost in cost_of_transformer(Transformer.like(model), contexts=(1_000, 10_000
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -72,12 +70,3 @@ def cost_of_transformer(model: Transformer, contexts: Sequence[int], num_steps: 
         yield ContextCost(context, step_seconds(step, num_steps, model.emb.weight.device), state.num_bytes)
         # Freed before the next, larger one is made.
         del state, step
-
-
-def resident_bytes() -> int | None:
-    """Memory of this process right now; None where the system has no /proc."""
-    if not sys.platform.startswith("linux"):
-        return None
-    status = Path("/proc/self/status").read_text()
-    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(kilobytes) * 1024

@@ -1,28 +1,62 @@
-"""Training from scratch: text in, a checkpoint out.
+"""Training: a recipe, text and a model in; a checkpoint out.
 
-corpus = ByteCorpus.read(Path("books"))
-recipe = Recipe(schedule=Schedule(start=3e-3, end=3e-4), rows=8, length=256, seconds=90)
+corpus = Corpus.of_bytes(documents(Path("books")))                             # of receptance.data
+recipe = Training(batch=Batching(rows=8, length=256), schedule=Schedule(seconds=90), optim=Optim(lr=3e-3))
 outcome = Trainer(model, corpus.train, recipe).train(save_to=Path("model.pth"))
 print(bits(mean_loss(model, corpus.held_out)))
 """
 
-from .data import ByteCorpus, ByteText
+from .batches import Batch, Batches
+from .learner import Learner
 from .loss import next_token_loss
+from .parallel import Ranks
 from .progress import LiveProgress
+from .recipe import (
+    Batching,
+    Checkpoints,
+    Compute,
+    DataChoice,
+    Finetuning,
+    ModelChoice,
+    Optim,
+    Recipe,
+    Training,
+    Watching,
+    parse_changes,
+    shipped_recipes,
+)
+from .run import Run, read_metrics
 from .schedule import Schedule
-from .trainer import Outcome, Recipe, Step, Trainer
+from .step import Outcome, Position, Step
+from .trainer import Trainer
 from .validation import bits, mean_loss
 
 __all__ = [
-    "ByteCorpus",
-    "ByteText",
+    "Batch",
+    "Batches",
+    "Batching",
+    "Checkpoints",
+    "Compute",
+    "DataChoice",
+    "Finetuning",
+    "Learner",
     "LiveProgress",
+    "ModelChoice",
+    "Optim",
     "Outcome",
+    "Position",
+    "Ranks",
     "Recipe",
+    "Run",
     "Schedule",
     "Step",
     "Trainer",
+    "Training",
+    "Watching",
     "bits",
     "mean_loss",
     "next_token_loss",
+    "parse_changes",
+    "read_metrics",
+    "shipped_recipes",
 ]

@@ -57,7 +57,12 @@ def _summed(head: nn.Linear, x: Tensor, targets: Tensor, l2wrap: float) -> Tenso
 
 
 def next_token_loss(
-    head: nn.Linear, x: Tensor, targets: Tensor, l2wrap: float = 0.0, max_logits: int = MAX_LOGITS
+    head: nn.Linear,
+    x: Tensor,
+    targets: Tensor,
+    l2wrap: float = 0.0,
+    max_logits: int = MAX_LOGITS,
+    num_targets: Tensor | int | None = None,
 ) -> Tensor:
     """Mean cross entropy in nats, in float32 (float64 in a float64 model).
 
@@ -68,6 +73,8 @@ def next_token_loss(
               (official training: 1e-4)
     max_logits
               how many logits may exist at a time; more positions than that are taken in chunks
+    num_targets
+              what the sum is divided by, where these are a part of a step's positions; None: how many count here
     """
     x, targets = x.flatten(0, 1), targets.flatten()
     chunk = max(1, max_logits // head.out_features)
@@ -77,4 +84,6 @@ def next_token_loss(
             total = total + _summed(head, part, wanted, l2wrap)
         else:
             total = total + checkpoint(_summed, head, part, wanted, l2wrap, use_reentrant=False)
-    return total / (targets != IGNORED).sum().clamp(min=1)
+    if num_targets is None:
+        num_targets = (targets != IGNORED).sum().clamp(min=1)
+    return total / num_targets

@@ -1,6 +1,6 @@
-"""The loop that trains a model on one machine.
+"""The loop that trains a model.
 
-    outcome = Trainer(model, corpus.train, recipe, on_step=live).train(save_to=path)
+    outcome = Trainer(model, text, recipe, on_step=live).train(save_to=path)
 
 The model is any that has `features`, `head` and `param_groups`: an RWKV, or one of the baselines, which no checkpoint
 holds and which are therefore trained with `save_to=None`.  Ctrl-C finishes the step, saves and returns; a second Ctrl-C
@@ -14,160 +14,129 @@ import math
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoints import check_destination, save_checkpoint
-from ..devices import dtype_name, multiplies
-from ..errors import CheckpointError, ConfigError, TrainingError
+from ..data import Tokens
+from ..devices import memory_in_use, multiplies
+from ..errors import CheckpointError, TrainingError
 from ..models import RWKV
-from .data import ByteText
-from .loss import next_token_loss
-from .schedule import Schedule
+from ..state import State
+from .batches import Batch, Batches
+from .learner import Learner, recompute_layers
+from .parallel import Ranks, shared
+from .recipe import Training
+from .step import Outcome, Position, Step
+from .validation import learner_loss
 
 log = logging.getLogger(__name__)
-PATIENCE = 50
-# What matrices can be multiplied in: float16 would need its gradients scaled.
-PRECISIONS = (torch.float32, torch.bfloat16)
+# Steps after which the usual length of the gradient is known.
+KNOWN_AFTER = 20
+# Of how many steps the speed is told.
+RECENT = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Everything that decides how a model is trained, with the official values where they do not depend on its size.
+class Keeper(Protocol):
+    """What keeps a training on disk."""
 
-    schedule        learning rate of every step
-    rows, length    B and T of a batch
-    seconds, tokens how long to train: exactly one of them
-    weight_decay    of the matrices
-    betas, eps      of AdamW.  1e-18 is far below float32's resolution beside any gradient that matters: a parameter
-                    whose gradients are tiny still moves by the learning rate, as RWKV's small initial values need
-    clip            largest norm of the whole gradient
-    l2wrap          strength of L2Wrap, see `loss.py`
-    seed            of the order of the data
-    precision       of the matrix products, float32 or bfloat16; None: bfloat16 where the machine multiplies it fast
+    def resume(self, trainer: Trainer) -> None:
+        """Put the trainer where the last checkpoint left it."""
 
-    Raises ConfigError where the numbers make no training.
-    """
+    def after(self, trainer: Trainer, step: Step) -> None:
+        """Keep what is to be kept after a step."""
 
-    schedule: Schedule
-    rows: int
-    length: int
-    seconds: float | None = None
-    tokens: int | None = None
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-18
-    clip: float = 1.0
-    l2wrap: float = 1e-4
-    seed: int = 0
-    precision: torch.dtype | None = None
-
-    def __post_init__(self) -> None:
-        budgets = [budget for budget in (self.seconds, self.tokens) if budget is not None]
-        if len(budgets) != 1 or not 0 < budgets[0] < math.inf:
-            given = f"seconds is {self.seconds} and tokens is {self.tokens}"
-            raise ConfigError(f"{given}; set one of them, above 0 and finite")
-        if self.precision is not None and self.precision not in PRECISIONS:
-            choices = " and ".join(map(dtype_name, PRECISIONS))
-            raise ConfigError(f"precision is {self.precision}; {choices} are possible, and None for the faster")
-        if self.rows < 1 or self.length < 1:
-            raise ConfigError(f"a batch of {self.rows} rows of {self.length} tokens is empty; both must be 1 or more")
-
-    def share(self, seconds: float, tokens: int) -> float:
-        """How much of the budget is used, 0 to 1 and a little beyond."""
-        return tokens / self.tokens if self.tokens else seconds / (self.seconds or 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one step did.  `seconds` and `tokens` count from the start of the training.
-
-    `smooth_loss` is the mean of the recent losses.
-    `skipped` is true where loss or gradient was not finite: the parameters were left alone.
-    """
-
-    number: int
-    tokens: int
-    seconds: float
-    share: float
-    learning_rate: float
-    loss: float
-    smooth_loss: float
-    skipped: bool
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-    @property
-    def seconds_left(self) -> float:
-        return self.seconds * max(0.0, 1 / self.share - 1) if self.share else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A finished training: all its steps, and whether it was stopped by hand."""
-
-    steps: list[Step]
-    interrupted: bool
-
-    @property
-    def num_skipped(self) -> int:
-        return sum(step.skipped for step in self.steps)
+    def finish(self, trainer: Trainer) -> None:
+        """Keep what is to be kept at the end."""
 
 
 class Trainer:
-    """Trains `model` in place on random pieces of `text`; calls `on_step` after every step."""
+    """Trains `model` in place on `text`; calls `on_step` after every step.
+
+    held_out   what is measured on, as often as the recipe says
+    keeper     what keeps checkpoints and metrics, and from which the training goes on
+    ranks      the processes that train together; None: this one alone
+    initial    what makes the initial state, where that is learnt
+
+    Raises DataError where the text is too short, ConfigError where the recipe does not fit the processes.
+    """
 
     def __init__(
-        self, model: Any, text: ByteText, recipe: Recipe, on_step: Callable[[Step], None] | None = None
+        self,
+        model: Any,
+        text: Tokens,
+        recipe: Training,
+        on_step: Callable[[Step], None] | None = None,
+        *,
+        held_out: Tokens | None = None,
+        keeper: Keeper | None = None,
+        ranks: Ranks | None = None,
+        initial: nn.Module | None = None,
     ) -> None:
-        self.model, self.text, self.recipe = model, text, recipe
-        self.on_step = on_step
-        self.device = next(model.parameters()).device
-        half = multiplies(torch.bfloat16, self.device)
-        self.precision = recipe.precision or (torch.bfloat16 if half else torch.float32)
-        self.generator = torch.Generator().manual_seed(recipe.seed)
-        groups = model.param_groups(recipe.schedule.start, recipe.weight_decay)
-        fused = self.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=fused)
-        self.steps: list[Step] = []
-        self.share_of_warmup = 0.0
-        self.started = time.perf_counter()
+        self.model, self.text, self.recipe, self.on_step = model, text, recipe, on_step
+        self.held_out, self.keeper = held_out, keeper
+        self.ranks = ranks or Ranks(device=next(model.parameters()).device)
+        self.batches = Batches(text, recipe.batch)
+        self.rows = self.ranks.own(recipe.batch.rows)
+        half = multiplies(torch.bfloat16, self.ranks.device)
+        wanted = recipe.compute.precision
+        self.precision = torch.bfloat16 if wanted == "bfloat16" or (wanted == "auto" and half) else torch.float32
+        if recipe.compute.recompute:
+            recompute_layers(model)
+        learner = Learner(model, recipe.optim.l2wrap, initial)
+        self.learner = shared(learner, recipe.compute, self.precision, self.ranks)
+        self.optimizer = self._optimizer(learner)
+        self.position, self.steps = Position(), list[Step]()
+        self.state: State | None = None
+        self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT + 1)
+        self._started = time.perf_counter()
+
+    def _optimizer(self, learner: Learner) -> torch.optim.AdamW:
+        optim = self.recipe.optim
+        groups = learner.param_groups(optim.lr, optim.weight_decay)
+        fused = self.ranks.device.type in ("cpu", "cuda")
+        return torch.optim.AdamW(groups, betas=optim.betas, eps=optim.eps, fused=fused)
 
     def train(self, save_to: Path | None = None) -> Outcome:
-        """Trains until the budget is used or Ctrl-C, then saves; with None nothing is saved.
+        """Trains until the schedule is done or Ctrl-C, then saves; with None nothing is saved.
 
         Raises, before the first step, CheckpointError where the model cannot be saved there, and DataError where the
-        text is too short or has bytes that are no tokens of the model; and TrainingError where the loss stays not
-        finite, after saving: the parameters are those from before the first of these steps.
+        text has tokens that the model does not know; and TrainingError where too many steps in a row had to be skipped,
+        after saving: the parameters are those from before the first of these steps.
         """
         if save_to:
             self.check_saving(save_to)
-        self.text.check_vocabulary(self.model.head.out_features)
+        for text in (self.text, self.held_out):
+            if text is not None:
+                text.check_vocabulary(self.model.head.out_features)
+        if self.keeper:
+            self.keeper.resume(self)
         self.model.train()
         with stop_on_interrupt() as stop:
-            self.started = time.perf_counter()
-            while self.share < 1 and not stop.is_set() and not self.is_stuck:
-                tokens = self.text.crops(self.recipe.rows, self.recipe.length + 1, self.generator)
-                step = self.train_step(tokens.to(self.device))
+            self._started = time.perf_counter() - self.position.seconds
+            self._recent.append((self.position.tokens, self.position.seconds))
+            while self.share < 1 and not self.is_stuck and not self.ranks.any(stop.is_set()):
+                step = self._measured(self.train_step(self.batches(self.position.steps, self.rows)))
+                self.steps.append(step)
+                if self.keeper:
+                    self.keeper.after(self, step)
                 if self.on_step:
                     self.on_step(step)
-            if save_to:
+            if self.keeper:
+                self.keeper.finish(self)
+            if save_to and self.ranks.is_first:
                 save_checkpoint(self.model, save_to)
         self.model.eval()
         if self.is_stuck:
-            kept = f"; what was learned before that is in {save_to}" if save_to else ""
-            raise TrainingError(
-                f"loss or gradient was not finite for {PATIENCE} steps in a row; lower the learning rate "
-                f"(it is {self.steps[-1].learning_rate:g}) or train in float32{kept}"
-            )
+            raise TrainingError(self._advice(save_to))
         return Outcome(self.steps, interrupted=stop.is_set())
 
     def check_saving(self, path: Path) -> None:
@@ -179,57 +148,152 @@ class Trainer:
 
     @property
     def share(self) -> float:
-        """How much of the budget is used."""
-        return self.steps[-1].share if self.steps else 0.0
+        """How much of the training is done."""
+        return self._share(self.position.steps, self.position.tokens)
+
+    def _share(self, steps: int, tokens: int) -> float:
+        schedule = self.recipe.schedule
+        if schedule.seconds is not None:
+            return self.position.seconds / schedule.seconds
+        if schedule.tokens is not None:
+            return tokens / schedule.tokens
+        wanted = schedule.steps if schedule.steps is not None else (schedule.epochs or 0) * self.batches.epoch_steps
+        return steps / wanted
 
     @property
     def is_stuck(self) -> bool:
         """Whether too many steps in a row were skipped for the next one to help."""
-        return len(self.steps) >= PATIENCE and all(step.skipped for step in self.steps[-PATIENCE:])
+        return self.position.skipped_in_a_row >= self.recipe.optim.patience
 
-    def train_step(self, tokens: Tensor) -> Step:
-        """Predicts every next token of `tokens` [B, T + 1] and goes down the clipped gradient once."""
+    def train_step(self, batch: Batch) -> Step:
+        """Goes down the clipped gradient of this process's part of a step once."""
         rate = self.set_learning_rate()
-        with self.products():
-            x, _ = self.model.features(tokens[:, :-1])
-            loss = next_token_loss(self.model.head, x, tokens[:, 1:], self.recipe.l2wrap)
-        torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        finite = bool((loss + norm).isfinite())
-        if finite:
+        self._set_seed()
+        loss, num_tokens = self.gradient(batch.to(self.ranks.device))
+        norm = self.clipped_norm()
+        trouble = self.trouble(loss, norm)
+        if trouble:
+            self.position.skip(num_tokens)
+            log.warning("step %d skipped: %s", self.position.steps - 1, trouble)
+        else:
             self.optimizer.step()
+            self.position.take(loss, norm, num_tokens)
         self.optimizer.zero_grad()
-        return self.record(loss.item(), rate, x.shape[0] * x.shape[1], finite)
+        return self._step(rate, loss, norm, trouble)
 
     def set_learning_rate(self) -> float:
         """Gives every group its multiple of the schedule's rate for the step to come."""
-        if len(self.steps) <= self.recipe.schedule.warmup_steps:
-            self.share_of_warmup = self.share
-        progress = (self.share - self.share_of_warmup) / max(1 - self.share_of_warmup, 1e-9)
-        rate = self.recipe.schedule(len(self.steps), progress)
+        position, schedule, batch = self.position, self.recipe.schedule, self.recipe.batch
+        if position.steps <= schedule.warmup_steps:
+            position.share_of_warmup = self.share
+        after = self._share(position.steps + 1, position.tokens + batch.rows * batch.length)
+        left = max(1 - position.share_of_warmup, 1e-9)
+        progress = ((share - position.share_of_warmup) / left for share in (self.share, after))
+        rate = self.recipe.optim.lr * schedule.factor(position.steps, *progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_multiple", 1.0)
+            group["lr"] = rate * group["lr_multiple"]
         return rate
 
-    def products(self) -> AbstractContextManager[Any]:
-        """In what precision matrices are multiplied."""
-        lower = self.precision != torch.float32
-        return torch.autocast(self.device.type, dtype=self.precision if lower else torch.bfloat16, enabled=lower)
+    def _set_seed(self) -> None:
+        """Chance is a function of the step and the process too: nothing of it needs to be kept to go on."""
+        text = f"{self.recipe.batch.seed} {self.position.steps} {self.ranks.rank}"
+        torch.manual_seed(int.from_bytes(blake2b(text.encode(), digest_size=7).digest(), "big"))
 
-    def record(self, loss: float, rate: float, num_tokens: int, finite: bool) -> Step:
-        """Adds a step to the history."""
-        number = len(self.steps)
-        seconds = time.perf_counter() - self.started
-        tokens = num_tokens + (self.steps[-1].tokens if self.steps else 0)
-        before = self.steps[-1].smooth_loss if self.steps and math.isfinite(self.steps[-1].smooth_loss) else loss
-        # A plain mean at first, then one over about the last 20 steps.
-        weight = max(1 / (number + 1), 0.05)
-        smooth = before + weight * (loss - before) if finite else before
-        share = self.recipe.share(seconds, tokens)
-        self.steps.append(Step(number, tokens, seconds, share, rate, loss, smooth, skipped=not finite))
-        if not finite:
-            log.warning("step %d skipped: its loss (%g) or its gradient is not finite", number, loss)
-        return self.steps[-1]
+    def gradient(self, batch: Batch) -> tuple[float, int]:
+        """Adds up the gradient of a step; its mean loss, and how many tokens were read, over all processes."""
+        counts = self.ranks.total(torch.tensor([batch.num_targets, batch.num_tokens]))
+        num_targets, num_tokens = max(1, int(counts[0])), int(counts[1])
+        parts = batch.cut(self.recipe.batch.rows_at_once or len(batch.tokens))
+        before = self._states(len(batch.tokens), parts)
+        total, after = torch.zeros((), dtype=torch.float64), []
+        for number, (part, state) in enumerate(zip(parts, before, strict=True), 1):
+            with self.products(), self._meeting(number == len(parts)):
+                loss, state = self.learner(part, state, num_targets, self.batches.carries)
+                # Every engine takes the mean over the processes, and this is to be their sum.
+                torch.autograd.backward(loss * self.ranks.count)
+            total += loss.detach().cpu()
+            after.append(state)
+        self.state = State.stack(after) if self.batches.carries else None
+        return self.ranks.total(total).item(), num_tokens
+
+    def _states(self, rows: int, parts: list[Batch]) -> list[State | None]:
+        """What each part of the batch goes on from."""
+        if self.state is None or self.batches.begins(self.position.steps):
+            return [None] * len(parts)
+        size = len(parts[0].tokens)
+        return [self.state.rows(slice(start, start + size)) for start in range(0, rows, size)]
+
+    def _meeting(self, is_last: bool) -> AbstractContextManager[Any]:
+        """Processes exchange their gradients with the last part of a step only."""
+        if isinstance(self.learner, nn.parallel.DistributedDataParallel):
+            return nullcontext() if is_last else self.learner.no_sync()
+        if self.recipe.compute.parallel == "fsdp":
+            self.learner.set_requires_gradient_sync(is_last)  # type: ignore[operator]
+        return nullcontext()
+
+    def clipped_norm(self) -> float:
+        """Shortens the gradient to the recipe's length; how long it was."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm: Tensor = nn.utils.clip_grad_norm_(parameters, self.recipe.optim.clip)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+    def trouble(self, loss: float, norm: float) -> str:
+        """What is wrong with a step; "" where nothing is."""
+        if not math.isfinite(loss + norm):
+            return f"its loss ({loss:g}) or its gradient ({norm:g}) is not finite"
+        times, usual = self.recipe.optim.explodes, self.position.usual_norm
+        if times and self.position.num_taken >= KNOWN_AFTER and norm > times * usual > 0:
+            return f"its gradient ({norm:g}) is {norm / usual:,.0f} times longer than usual"
+        return ""
+
+    def products(self) -> AbstractContextManager[Any]:
+        """In what precision matrices are multiplied; FSDP casts the weights itself."""
+        lower = self.precision != torch.float32 and self.recipe.compute.parallel != "fsdp"
+        return torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=lower)
+
+    def _step(self, rate: float, loss: float, norm: float, trouble: str) -> Step:
+        position = self.position
+        position.seconds = self.ranks.agreed(time.perf_counter() - self._started)
+        self._recent.append((position.tokens, position.seconds))
+        (tokens, seconds), (tokens_now, now) = self._recent[0], self._recent[-1]
+        return Step(
+            number=position.steps - 1,
+            tokens=position.tokens,
+            seconds=position.seconds,
+            share=self.share,
+            learning_rate=rate,
+            loss=loss,
+            smooth_loss=position.smooth_loss,
+            gradient_norm=norm,
+            tokens_per_second=(tokens_now - tokens) / max(now - seconds, 1e-9),
+            memory=memory_in_use(self.ranks.device),
+            skipped=trouble,
+        )
+
+    def _measured(self, step: Step) -> Step:
+        """With the loss on what is held out, where it is time for it."""
+        watch = self.recipe.watch
+        is_time = watch.held_out_every and (step.number + 1) % watch.held_out_every == 0
+        if self.held_out is None or not (is_time or step.share >= 1):
+            return step
+        rows, length = self._held_out_rows(), self.recipe.batch.length
+        loss = learner_loss(self.learner, self.held_out, rows, length, watch.held_out_tokens or None, self.ranks)
+        return replace(step, held_out=loss)
+
+    def _held_out_rows(self) -> int:
+        """As many as a process computes at a time, of which each has a window to read at least."""
+        assert self.held_out is not None
+        most = self.recipe.batch.rows_at_once or len(self.rows)
+        total = min(self.held_out.num_tokens, self.recipe.watch.held_out_tokens or self.held_out.num_tokens)
+        return max(1, min(most, total // (self.recipe.batch.length * self.ranks.count)))
+
+    def _advice(self, save_to: Path | None) -> str:
+        rate = self.steps[-1].learning_rate if self.steps else self.recipe.optim.lr
+        kept = f"; what was learned before that is in {save_to}" if save_to else ""
+        return (
+            f"loss or gradient was not finite or far too large for {self.position.skipped_in_a_row} steps in a row; "
+            f"lower the learning rate (it is {rate:g}) or train in float32{kept}"
+        )
 
 
 @contextmanager

@@ -98,14 +98,23 @@ def test_damaged_files_are_told_in_one_sentence(damage: str, tmp_path: Path) -> 
 def test_several_files_are_one_text(tmp_path: Path) -> None:
     write(tmp_path / "b", [[10, 11, 0], [12, 0]], np.int32)
     write(tmp_path / "a", [[1, 2, 0]])
-    tokens = Tokens.open(tmp_path)
+    check_text_of_three(Tokens.open(tmp_path))
+
+
+def test_documents_in_memory_are_such_a_text() -> None:
+    check_text_of_three(Tokens.of([[1, 2, 0], np.array([10, 11, 0], np.uint8), [12, 0]]))
+    with pytest.raises(DataError, match="is empty"):
+        Tokens.of([])
+
+
+def check_text_of_three(tokens: Tokens) -> None:
     assert (tokens.num_tokens, tokens.num_documents, tokens.largest()) == (8, 3, 12)
     assert tokens.window(0, 8).tolist() == [1, 2, 0, 10, 11, 0, 12, 0]
     assert tokens.window(2, 3).tolist() == [0, 10, 11] and tokens.window(8, 0).size == 0
     assert tokens.window(3, 2).dtype == np.int64
     assert tokens.starts.tolist() == [0, 3, 6, 8]
-    assert tokens.first(0, 8).nonzero()[0].tolist() == [0, 3, 6]
-    assert tokens.first(4, 3).nonzero()[0].tolist() == [2] and not tokens.first(4, 2).any()
+    assert tokens.first(0, 8).nonzero()[0].tolist() == [2, 5, 7]
+    assert tokens.first(4, 3).nonzero()[0].tolist() == [1] and not tokens.first(3, 2).any()
     for start, length in [(-1, 2), (0, 9), (8, 1)]:
         with pytest.raises(DataError, match="the data set has 8"):
             tokens.window(start, length)
@@ -117,3 +126,31 @@ def test_a_folder_without_data_and_empty_data_are_told(tmp_path: Path) -> None:
     write(tmp_path / "x", [])
     with pytest.raises(DataError, match="is empty"):
         Tokens.open(tmp_path / "x")
+
+
+def test_tokens_to_be_read_only_are_kept_beside_the_pair(tmp_path: Path) -> None:
+    with BinidxWriter(tmp_path / "b", np.uint16) as writer:
+        writer.add([1, 2, 0])
+        writer.add([3, 4, 0], np.array([False, True, True]))
+        writer.add([5, 0])
+    write(tmp_path / "a", [[6, 0]])
+    tokens = Tokens.open(tmp_path)
+    assert tokens.counts and tokens.counted(0, 10).tolist() == [True] * 5 + [False] + [True] * 4
+    (tmp_path / "b.counted").write_bytes(b"\1" * 7)
+    with pytest.raises(DataError, match="speaks of 7 tokens and there are 8"):
+        Tokens.open(tmp_path)
+    # Written anew without any such tokens, the file is gone with those that it was of.
+    write(tmp_path / "b", [[1, 0]])
+    assert not Tokens.open(tmp_path).counts and sorted(p.name for p in tmp_path.glob("b.*")) == ["b.bin", "b.idx"]
+
+
+def test_streams_read_every_token_in_order() -> None:
+    tokens = Tokens.of([list(range(1, 24))])
+    pairs = list(tokens.streams(rows=2, length=4))
+    assert [inputs.shape for inputs, _ in pairs] == [(2, 4), (2, 4), (2, 3)]
+    rows = np.concatenate([inputs for inputs, _ in pairs], axis=1)
+    assert rows.tolist() == [list(range(1, 12)), list(range(12, 23))]
+    assert np.concatenate([targets for _, targets in pairs], axis=1).tolist() == (rows + 1).tolist()
+    assert sum(inputs.size for inputs, _ in tokens.streams(2, 4, limit=9)) == 8
+    with pytest.raises(DataError, match="cannot be cut into 30 streams"):
+        next(tokens.streams(30, 4))

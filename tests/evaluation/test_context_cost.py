@@ -11,7 +11,8 @@ import torch
 
 from receptance import RWKV, Config, runtime
 from receptance.baselines import Transformer
-from receptance.evaluation import cost_of_rwkv, cost_of_transformer, resident_bytes, step_seconds
+from receptance.devices import memory_in_use
+from receptance.evaluation import cost_of_rwkv, cost_of_transformer, step_seconds
 
 CONFIG = Config(version="7", vocab_size=256, num_layers=1, dim=64)
 
@@ -79,9 +80,9 @@ def test_a_step_is_timed_by_the_median() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_resident_memory_sees_an_allocation() -> None:
-    before = resident_bytes()
+    before = memory_in_use()
     held = torch.ones(50_000_000 // 4)
-    after = resident_bytes()
+    after = memory_in_use()
     assert before is not None and after is not None
     assert 40e6 < after - before < 80e6
     del held

@@ -157,7 +157,8 @@ MEMORY = """
 import json, sys, torch
 from pathlib import Path
 from receptance import Config, build
-from receptance.evaluation import resident_bytes, score
+from receptance.devices import memory_in_use
+from receptance.evaluation import score
 from receptance.tokenizers import open_tokenizer
 
 torch.set_num_threads(1)
@@ -170,7 +171,7 @@ def anonymous_bytes():
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
 
 def watch(found):
-    seen.append((found.tokens, anonymous_bytes(), resident_bytes()))
+    seen.append((found.tokens, anonymous_bytes(), memory_in_use()))
 
 found = score(build(config).eval(), tokenizer, sys.argv[1], watch)
 early = [held for held in seen if held[0] <= found.tokens / 5][-1]

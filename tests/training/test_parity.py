@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from receptance import Config, build
-from receptance.training import ByteText, Recipe, Schedule, Trainer
+from receptance.data import Tokens
+from receptance.training import Batch, Batching, Compute, Optim, Schedule, Trainer, Training
 
 from . import plain
 
@@ -39,21 +40,19 @@ def losses(version: str, num_layers: int, dim: int, num_steps: int) -> list[tupl
         betas=(0.9, 0.99),
         eps=1e-18,
     )
-    recipe = Recipe(
-        schedule=Schedule(start=START, end=END, warmup_steps=WARMUP),
-        rows=ROWS,
-        length=LENGTH,
-        tokens=ROWS * LENGTH * num_steps,
-        weight_decay=0.1,
-        precision=torch.float32,
+    recipe = Training(
+        batch=Batching(rows=ROWS, length=LENGTH),
+        optim=Optim(lr=START, weight_decay=0.1),
+        schedule=Schedule(tokens=ROWS * LENGTH * num_steps, end=END / START, warmup_steps=WARMUP),
+        compute=Compute(precision="float32"),
     )
     numbers = text(num_steps * 64 + LENGTH + 1)
-    trainer = Trainer(model, ByteText(torch.zeros(1, dtype=torch.uint8), 1), recipe)
+    trainer = Trainer(model, Tokens.of([numbers.numpy()]), recipe)
     found = []
     for step in range(num_steps):
         tokens = torch.stack([numbers[(s := step * 64 + 16 * row) : s + LENGTH + 1] for row in range(ROWS)])
         rate = plain.cosine(step, num_steps, WARMUP, START, END)
-        ours = trainer.train_step(tokens)
+        ours = trainer.train_step(Batch.of(tokens))
         assert ours.learning_rate == pytest.approx(rate, rel=1e-12)
         found.append((ours.loss, other.step(tokens, rate)))
     return found
