@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import MissingExtraError
 from .replacing import replacing
@@ -95,6 +95,29 @@ def quickstart(path: Path, tokens: Sequence[int], bits: Sequence[float], held_ou
     loss_curve(learning, tokens, bits, held_out)
     time_against_context(seconds, costs)
     memory_against_context(memory, costs)
+    save(made, path)
+
+
+def loss_curves(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]], against: str = "tokens") -> None:
+    """The losses of several trainings in one panel: while learning as a thin line, on what is held out as points.
+
+    runs      by name, their metrics: a mapping for each step with "loss", "held_out", "tokens" and "seconds"
+    against   "tokens" or "seconds"
+    """
+    made, (axes,) = figure(columns=1)
+    for number, (name, steps) in enumerate(runs.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        taken = [step for step in steps if step.get("loss") is not None]
+        places, losses = [step[against] for step in taken], [step["loss"] for step in taken]
+        axes.plot(places, losses, color=colour, alpha=0.15, linewidth=0.6)
+        axes.plot(places, smoothed(losses), color=colour, label=name)
+        measured = [step for step in steps if step.get("held_out") is not None]
+        if measured:
+            points = [step[against] for step in measured], [step["held_out"] for step in measured]
+            axes.plot(*points, "o--", color=colour, markersize=3, label=f"{name}, held out")
+    axes.set(xlabel="tokens read" if against == "tokens" else "seconds", ylabel="loss, nats a token", xlim=(0, None))
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.legend(frameon=False, fontsize=7)
     save(made, path)
 
 

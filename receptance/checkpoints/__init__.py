@@ -10,7 +10,7 @@ read: official `.pth` and `.safetensors`, Hugging Face folders (transformers, fl
 """
 
 from .checkpoint import Checkpoint, load_model, open_checkpoint, read_state_tensors
-from .convert import check_destination, convert, save_checkpoint
+from .convert import check_destination, convert, save_checkpoint, write_state_tensors
 from .hub import find
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "open_checkpoint",
     "read_state_tensors",
     "save_checkpoint",
+    "write_state_tensors",
 ]

@@ -11,7 +11,8 @@ when it is complete.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,6 +71,22 @@ def save_checkpoint(model: nn.Module, path: str | Path, shard_bytes: int = SHARD
     _write(of_model(model), Path(path), None, None, shard_bytes, checked=False)
 
 
+def write_state_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tuned initial states, `blocks.N.att.time_state [H, N, N]`, as the official trainers do.
+
+    Raises CheckpointError where the name does not end in .pth, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".pth":
+        raise CheckpointError(f"{path} is no name for a tuned state; choose one that ends in .pth")
+    items = [Item(name, tensor, partial(Tensor.cpu, tensor)) for name, tensor in tensors.items()]
+    try:
+        with replacing(path) as beside:
+            write_pth(beside, items)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
 def check_destination(path: str | Path, version: str) -> None:
     """Raise CheckpointError where a model of this generation cannot be written to `path`; writes nothing itself.
 
@@ -98,14 +115,14 @@ def _write(
     items, left_out = _items(checkpoint, dialect, dtype, checked)
     if progress:
         items = _reporting(items, progress)
-    with replacing(path) as partial:
+    with replacing(path) as beside:
         if write := WRITERS.get(path.suffix.lower()):
-            write(partial, items)
+            write(beside, items)
         elif path.suffix.lower() == GGUF:
-            write_gguf(partial, items, checkpoint.config, About(checkpoint.path, dtype or checkpoint.dtype))
+            write_gguf(beside, items, checkpoint.config, About(checkpoint.path, dtype or checkpoint.dtype))
         else:
             values = hf_config(checkpoint.config, dialect, dtype or checkpoint.dtype)
-            write_folder(partial, items, values, shard_bytes)
+            write_folder(beside, items, values, shard_bytes)
     return left_out
 
 

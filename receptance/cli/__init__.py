@@ -20,10 +20,12 @@ from .generate import generate
 from .guard import DEBUG, Guarded, debug_by_environment, finish, one_sentence
 from .info import info
 from .models import models
+from .plot import plot
 from .quantize import quantize
 from .quickstart import quickstart
 from .score import score
 from .terminal import prepare_streams
+from .train import recipes, train
 from .verify import verify
 
 __all__ = ["app", "main"]
@@ -47,6 +49,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert,
     "quantize": quantize,
     "verify": verify,
+    "train": train,
+    "recipes": recipes,
+    "plot": plot,
     "data to-binidx": to_binidx,
     "data info": data_info,
 }

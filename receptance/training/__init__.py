@@ -7,6 +7,8 @@ print(bits(mean_loss(model, corpus.held_out)))
 """
 
 from .batches import Batch, Batches
+from .checkpoint import read_weights
+from .initial_state import InitialState
 from .learner import Learner
 from .loss import next_token_loss
 from .parallel import Ranks
@@ -39,6 +41,7 @@ __all__ = [
     "Compute",
     "DataChoice",
     "Finetuning",
+    "InitialState",
     "Learner",
     "LiveProgress",
     "ModelChoice",
@@ -58,5 +61,6 @@ __all__ = [
     "next_token_loss",
     "parse_changes",
     "read_metrics",
+    "read_weights",
     "shipped_recipes",
 ]

@@ -127,7 +127,7 @@ def load(path: Path, trainer: Trainer) -> None:
     if told["state_rows"]:
         state = State(*(torch.zeros(stored[f"state.{name}"]) for name in State._fields))
         wanted |= {f"state.{name}": tensor for name, tensor in state._asdict().items()}
-    read_tensors(path, wanted)
+    read_weights(path, wanted)
     for name, both in moments.items():
         trainer.optimizer.state[parameters[name]] = {"step": _count(trainer, parameters[name], position), **both}
     if state is not None:
@@ -135,7 +135,7 @@ def load(path: Path, trainer: Trainer) -> None:
     trainer.position = position
 
 
-def read_tensors(path: Path, wanted: Mapping[str, Tensor]) -> None:
+def read_weights(path: Path, wanted: Mapping[str, Tensor]) -> None:
     """Fill tensors by name from a checkpoint.  Raises CheckpointError where it is damaged."""
     dcp = _distributed_checkpoints()
     try:

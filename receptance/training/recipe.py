@@ -22,6 +22,7 @@ from ..errors import ConfigError
 from .schedule import Schedule
 from .section import Section, suggested
 
+BUDGETS = {f"schedule.{name}" for name in ("tokens", "steps", "epochs", "seconds")}
 SHIPPED = resources.files("receptance") / "recipes"
 
 
@@ -257,18 +258,20 @@ class Recipe(Training):
             raise ConfigError(f"{name_or_path} is no TOML: {str(error)[:1].lower()}{str(error)[1:]}") from error
         for key, value in (changes or {}).items():
             _set(values, key, value)
+            if key in BUDGETS:
+                # How long it takes is said in one way: the new one takes the place of the recipe's.
+                for other in BUDGETS - {key}:
+                    values["schedule"].pop(other.removeprefix("schedule."), None)
         return cls(**{"name": name} | values)
 
     def to_toml(self) -> str:
         """All values, those that nobody gave too: what reading gives this recipe again."""
-        sections = self.model_dump(exclude_none=True)
-        plain = [f"{key} = {_toml(value)}" for key, value in sections.items() if not isinstance(value, dict)]
+        values = self.model_dump(exclude_none=True)
         tables = [
-            "\n".join([f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in section.items())])
-            for name, section in sections.items()
-            if isinstance(section, dict)
+            "\n".join([f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values[name].items())])
+            for name in ("model", "data", "batch", "optim", "schedule", "finetune", "compute", "checkpoints", "watch")
         ]
-        return "\n\n".join(["\n".join(plain), *tables]) + "\n"
+        return "\n\n".join([f"name = {_toml(self.name)}", *tables]) + "\n"
 
 
 def shipped_recipes() -> dict[str, str]:

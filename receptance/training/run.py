@@ -42,11 +42,14 @@ NAME = re.compile(r"step-(\d+)")
 class Run:
     """The folder of one training.
 
-    sample    what to call for a text that the model writes, where the recipe wants some
+    sample     what to call for a text that the model writes, where the recipe wants some
+    on_sample  who is told of such a text
     """
 
-    def __init__(self, folder: Path, recipe: Training, sample: Callable[[], str] | None = None) -> None:
-        self.folder, self.recipe, self.sample = folder, recipe, sample
+    def __init__(self, folder: Path, recipe: Training) -> None:
+        self.folder, self.recipe = folder, recipe
+        self.sample: Callable[[], str] | None = None
+        self.on_sample: Callable[[str], None] | None = None
         self.checkpoints = folder / "checkpoints"
         self.metrics = folder / "metrics.jsonl"
         self._saving: Saving | None = None
@@ -56,8 +59,14 @@ class Run:
         self._board: Any = None
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody else trains in this folder.  Raises TrainingError where somebody does."""
+    def locked(self, is_first: bool = True) -> Iterator[None]:
+        """Nobody else trains in this folder; the first process of a training asks for all.
+
+        Raises TrainingError where somebody does.
+        """
+        if not is_first:
+            yield
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock", timeout=0):
@@ -170,7 +179,10 @@ class Run:
     def _sample(self, step: Step) -> None:
         every = self.recipe.watch.sample_every
         if self.sample is not None and every and (step.number + 1) % every == 0:
-            _append(self.folder / "samples.jsonl", {"number": step.number, "text": self.sample()})
+            text = self.sample()
+            _append(self.folder / "samples.jsonl", {"number": step.number, "text": text})
+            if self.on_sample is not None:
+                self.on_sample(text)
 
     def _open_board(self) -> None:
         if self.recipe.watch.tensorboard:

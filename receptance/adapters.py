@@ -1,0 +1,228 @@
+"""Low-rank additions to the matrices of a model: made, saved, loaded, merged.  The additions are `peft`'s.
+
+    add_adapter(model, "lora", rank=16)                    # from now on these are all that is learnt
+    save_adapter(model, Path("mine"))                      # a folder that peft knows, too
+    model = load_adapter(load("model.pth").model, Path("mine"))
+    model = merge_adapter(model)                           # an ordinary model again
+
+LoRA (2106.09685) adds B A, DoRA (2402.09353) learns the columns' lengths apart, PiSSA (2404.02948) begins with the
+largest singular vectors of the matrix, and is saved as the LoRA that it amounts to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .errors import CheckpointError, ConfigError, InputError, MissingExtraError
+from .models import RWKV
+from .quant import QuantLinear
+from .replacing import replacing
+from .state import fingerprint
+
+METHODS = ("lora", "dora", "pissa")
+WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+# What peft puts before the names of a model that it wraps.
+PREFIX = "base_model.model."
+BEGIN = ("begin_A", "begin_B")
+
+
+def add_adapter(
+    model: RWKV,
+    method: str = "lora",
+    rank: int = 16,
+    alpha: float = 0.0,
+    dropout: float = 0.0,
+    targets: Sequence[str] = (),
+    kept: Path | None = None,
+) -> None:
+    """Put additions beside the matrices of the layers, and leave nothing else to be learnt.
+
+    alpha     they are multiplied by alpha / rank; 0: twice the rank
+    dropout   share of their inputs that is left out by chance, in training
+    targets   the ends of the names of the matrices, as "att.key"; none: all
+    kept      PiSSA: where what it begins with is kept, so that it begins there again
+
+    Raises ConfigError for a method or target that is none, or that does not go with quantised matrices.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"there is no method {method!r}; choose {', '.join(METHODS)}")
+    known = _matrices(model)
+    names = [name for name in known if not targets or any(name.endswith(f".{target}") for target in targets)]
+    if not names:
+        ends = sorted({".".join(name.split(".")[2:]) for name in known})
+        raise ConfigError(f"no matrix of the layers ends in {', '.join(targets)}; there are {', '.join(ends)}")
+    if method != "lora" and any(isinstance(known[name], QuantLinear) for name in names):
+        raise ConfigError(f"{method} looks into the matrices, which quantised ones do not allow; take lora")
+    model.requires_grad_(False)
+    peft = _peft()
+    begin = _principal(known, names, rank, kept) if method == "pissa" else {}
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=alpha or 2 * rank,
+        lora_dropout=dropout,
+        target_modules=names,
+        use_dora=method == "dora",
+    )
+    peft.inject_adapter_in_model(config, model)
+    for layer in _layers(model):
+        # The additions are learnt, and are exact whatever the model computes in.
+        for part in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
+            part.float()
+    for name, layer in _named_layers(model):
+        if name in begin:
+            _begin_with(layer, *begin[name])
+
+
+def _matrices(model: RWKV) -> dict[str, nn.Module]:
+    found = model.named_modules()
+    return {n: m for n, m in found if n.startswith("blocks.") and isinstance(m, nn.Linear | QuantLinear)}
+
+
+def _principal(
+    known: dict[str, nn.Module], names: Sequence[str], rank: int, kept: Path | None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The largest `rank` singular vectors of each matrix as A [rank, in] and B [out, rank], or those that were kept."""
+    if kept is None or not kept.exists():
+        made: dict[str, Tensor] = {}
+        for name in names:
+            weight = known[name].weight
+            assert isinstance(weight, Tensor)
+            left, values, right = torch.linalg.svd(weight.detach().float(), full_matrices=False)
+            root = values[:rank].sqrt()
+            made[f"{name}.A"], made[f"{name}.B"] = root[:, None] * right[:rank], left[:, :rank] * root
+        if kept is not None:
+            with replacing(kept) as partial:
+                save_file({name: tensor.contiguous() for name, tensor in made.items()}, partial)
+    else:
+        made = load_file(kept)
+    return {name: (made[f"{name}.A"], made[f"{name}.B"]) for name in names}
+
+
+def _begin_with(layer: Any, A: Tensor, B: Tensor) -> None:
+    """Move B A out of the matrix and into its addition."""
+    scale, base = layer.scaling["default"], layer.get_base_layer()
+    A, B = A.to(base.weight.device) / scale, B.to(base.weight.device)
+    with torch.no_grad():
+        base.weight.copy_(base.weight.float() - scale * (B @ A))
+        layer.lora_A["default"].weight.copy_(A)
+        layer.lora_B["default"].weight.copy_(B)
+    for name, tensor in zip(BEGIN, (A, B), strict=True):
+        layer.register_buffer(name, tensor, persistent=False)
+
+
+def save_adapter(model: RWKV, path: Path) -> None:
+    """Write the additions as a folder that peft's `PeftModel.from_pretrained` reads, too.
+
+    Raises CheckpointError where it cannot be written, InputError where the model has none.
+    """
+    tensors: dict[str, Tensor] = dict(_peft().get_peft_model_state_dict(model))
+    if not tensors:
+        raise InputError("the model has no adapter; add one first")
+    config = _config(model)
+    begun = [(name, layer) for name, layer in _named_layers(model) if hasattr(layer, BEGIN[0])]
+    for name, layer in begun:
+        # W - s B0 A0 + s B A = W + s [B, -B0] [A; A0].
+        A, B = f"{name}.lora_A.weight", f"{name}.lora_B.weight"
+        tensors[A] = torch.cat([tensors[A], layer.begin_A])
+        tensors[B] = torch.cat([tensors[B], -layer.begin_B], 1)
+    if begun:
+        config |= {"r": 2 * config["r"], "lora_alpha": 2 * config["lora_alpha"]}
+    named = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        with replacing(path) as partial:
+            partial.mkdir()
+            save_file(named, partial / WEIGHTS, {"format": "pt", "fingerprint": fingerprint(model)})
+            (partial / SETTINGS).write_text(json.dumps(config, indent=2) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def load_adapter(model: RWKV, path: Path) -> RWKV:
+    """Put the additions of a folder beside the matrices of `model`, in place.
+
+    Raises CheckpointError where the folder has none, is damaged, or was made for another model.
+    """
+    peft = _peft()
+    try:
+        settings = json.loads((path / SETTINGS).read_text("utf-8"))
+        with safe_open(path / WEIGHTS, framework="pt") as file:
+            owner = (file.metadata() or {}).get("fingerprint")
+            tensors = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        wanted = {name: settings[name] for name in ("r", "lora_alpha", "target_modules")}
+        config = peft.LoraConfig(**wanted, use_dora=bool(settings.get("use_dora")), lora_dropout=0.0)
+    except (OSError, FileNotFoundError) as error:
+        reason = f"{(getattr(error, 'strerror', None) or str(error)).lower()}"
+        raise CheckpointError(f"{path} is no folder of an adapter ({SETTINGS}, {WEIGHTS}): {reason}") from error
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"the adapter in {path} is damaged, or no LoRA; copy it anew") from error
+    if owner is not None and owner != fingerprint(model):
+        raise CheckpointError(f"the adapter in {path} was made for another model; load it with the one it is of")
+    try:
+        peft.inject_adapter_in_model(config, model)
+        result = peft.set_peft_model_state_dict(model, tensors)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(f"the adapter in {path} does not fit this model: {_first_line(error)}") from error
+    missing = [name for name in result.missing_keys if ".lora_" in name]
+    if missing or result.unexpected_keys:
+        raise CheckpointError(f"the adapter in {path} does not fit this model; load it with the one it is of")
+    return model.eval()
+
+
+def merge_adapter(model: RWKV) -> RWKV:
+    """Add the additions to the matrices, in place; quantised matrices keep theirs beside them."""
+    for name, layer in list(_named_layers(model)):
+        if isinstance(layer.get_base_layer(), QuantLinear):
+            continue
+        layer.merge()
+        owner, _, own = name.rpartition(".")
+        setattr(model.get_submodule(owner), own, layer.get_base_layer())
+    return model
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Whether additions stand beside some of the matrices."""
+    return any(hasattr(module, "lora_A") for module in model.modules())
+
+
+def _named_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    return ((name, module) for name, module in model.named_modules() if hasattr(module, "lora_A"))
+
+
+def _layers(model: nn.Module) -> Iterator[Any]:
+    return (layer for _, layer in _named_layers(model))
+
+
+def _config(model: RWKV) -> dict[str, Any]:
+    """What peft needs to know of the additions."""
+    layer = next(_layers(model))
+    return {
+        "peft_type": "LORA",
+        "r": layer.r["default"],
+        "lora_alpha": layer.lora_alpha["default"],
+        "use_dora": bool(layer.use_dora["default"]),
+        "target_modules": [name for name, _ in _named_layers(model)],
+        "bias": "none",
+        "lora_dropout": 0.0,
+        "task_type": None,
+        "base_model_name_or_path": None,
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingExtraError("adapters need peft; install it: pip install 'receptance[finetune]'") from error
+    return peft

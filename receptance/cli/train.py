@@ -1,0 +1,138 @@
+"""`receptance train RECIPE`, `receptance recipes`: a training that a file describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..display import printable
+from ..errors import ConfigError
+from .terminal import announce_kernels, console, progress
+
+if TYPE_CHECKING:
+    from ..training import Recipe
+
+RUNS = Path("runs")
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a value of the recipe, as optim.lr=3e-4."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Where it is kept; runs/NAME if not given.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the training in that folder.")]
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or a name of `receptance recipes`.")],
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what it needs: memory, operations, days.")
+    ] = False,
+    gpu: Annotated[str, typer.Option(help="With --plan: the kind of GPU.")] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, help="With --plan: how many.")] = 1,
+    mfu: Annotated[
+        float, typer.Option(min=0.01, max=1, help="With --plan: the share of their peak that is used.")
+    ] = 0.4,
+) -> None:
+    """Train a model as a recipe says.
+
+    Ctrl-C finishes the step, saves and leaves; --resume goes on from there.
+    On several devices: torchrun --nproc-per-node N -m receptance train RECIPE
+    """
+    from ..training import Recipe, parse_changes
+
+    chosen = Recipe.read(recipe, parse_changes(settings or []))
+    if plan:
+        show_plan(chosen, gpu, gpus, mfu)
+        return
+    start(chosen, out or RUNS / (chosen.name or "unnamed"), resume)
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this one.")] = None,
+) -> None:
+    """List the recipes that the package brings, or print one, to be changed: receptance recipes NAME > mine.toml."""
+    from ..training import shipped_recipes
+    from ..training.section import suggested
+
+    known = shipped_recipes()
+    if name is None:
+        width = max(map(len, known))
+        for each, text in known.items():
+            first = " ".join(line.removeprefix("#").strip() for line in text.split("\n\n")[0].splitlines())
+            sentence = first.partition(":")[0].partition(". ")[0]
+            print(f"{each:{width}}  {sentence}")
+    elif name in known:
+        print(known[name], end="")
+    else:
+        raise ConfigError(f"there is no recipe {printable(name)}; {suggested(name, known, 'there are')}")
+
+
+def start(recipe: Recipe, folder: Path, resume: bool) -> None:
+    """Train, with signs of life, and say what was left where."""
+    import os
+
+    from ..experiment import run
+
+    announce_kernels()
+    is_first = os.environ.get("RANK", "0") == "0"
+    screen = console()
+    with progress(in_bytes=True) as update:
+
+        def show(num_bytes: int, num_documents: int) -> None:
+            update(num_bytes, None, f"{num_documents:,} documents", "")
+
+        learnt = run(recipe, folder, screen, show, fresh=not resume)
+    if not is_first:
+        return
+    if learnt.outcome.interrupted:
+        print(f"stopped by hand; go on with --resume --out {printable(str(folder))}")
+    print(f"wrote {printable(str(learnt.path))}")
+
+
+def show_plan(recipe: Recipe, gpu: str, count: int, mfu: float) -> None:
+    """What a training needs, as a table."""
+    from rich.table import Table
+
+    from ..checkpoints import find, open_checkpoint
+    from ..data import Tokens
+    from ..training.plan import GPUS, plan_of
+    from ..training.progress import readable_time
+
+    config = open_checkpoint(find(recipe.model.start)).config if recipe.model.start else recipe.model.config()
+    tokens: float | None = recipe.schedule.tokens
+    if recipe.schedule.steps is not None:
+        tokens = recipe.schedule.steps * recipe.batch.rows * recipe.batch.length
+    if recipe.schedule.epochs is not None:
+        tokens = recipe.schedule.epochs * Tokens.open(str(recipe.data.train)).num_tokens
+    made = plan_of(recipe, config, tokens, gpu, count, mfu)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    rows = {
+        "parameters": f"{made.parameters:,}",
+        "operations of a token": f"{made.flops_per_token / 1e9:,.2f} GFLOP, forward and backward",
+        "tokens": "as many as time allows" if tokens is None else f"{tokens:,.0f}",
+        "devices": f"{count} x {gpu}, {mfu:.0%} of {GPUS[gpu].peak / 1e12:,.0f} TFLOP/s used",
+        "tokens/s": f"{made.tokens_per_second:,.0f}",
+        "time": "as given" if made.seconds is None else readable_time(made.seconds),
+        "memory of a device": f"{made.memory['total'] / 1e9:.1f} GB of {GPUS[gpu].memory / 1e9:.0f}",
+        **{f"  {name}": f"{size / 1e9:.1f} GB" for name, size in made.memory.items() if name != "total"},
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console().print(table, highlight=False)
+    if not made.fits:
+        advice = [
+            words
+            for words, helps in (
+                ("compute.recompute=true", not recipe.compute.recompute),
+                ("compute.parallel=fsdp", recipe.compute.parallel != "fsdp" and count > 1),
+                ("a smaller batch.rows_at_once", (recipe.batch.rows_at_once or 2) > 1),
+            )
+            if helps
+        ]
+        print(f"it does not fit into the memory of one; try {', '.join(advice) or 'more devices'}")

@@ -1,0 +1,1 @@
+"""The recipes that the package brings, as TOML files by name."""
