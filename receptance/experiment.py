@@ -70,11 +70,10 @@ def run(
         keeper = Run(folder, recipe)
         if fresh and keeper.found():
             raise ConfigError(f"{folder} has a training in it; give --resume to go on with it, or another --out")
-        with keeper.locked(ranks.is_first):
-            outcome = _trained(recipe, model, initial, texts, tokenizer, keeper, ranks, quiet)
-            path = folder / {"full": "model.pth", "state": "state.pth"}.get(recipe.finetune.method, "adapter")
-            if ranks.is_first:
-                export(keeper.found()[-1], model, initial, path)
+        outcome = _trained(recipe, model, initial, texts, tokenizer, keeper, ranks, quiet)
+        path = folder / {"full": "model.pth", "state": "state.pth"}.get(recipe.finetune.method, "adapter")
+        if ranks.is_first:
+            export(keeper.found()[-1], model, initial, path)
     return Learnt(outcome, path)
 
 

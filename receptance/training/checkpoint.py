@@ -57,8 +57,7 @@ class Saving:
         tensors = {name: _copy(tensor) for name, tensor in _tensors(trainer).items()}
         writer = dcp.HuggingFaceStorageWriter(str(self._partial), save_distributed=True)
         group = _checkpoint_group() if trainer.ranks.count > 1 else None
-        with _quiet():
-            self._future = dcp.async_save(tensors, storage_writer=writer, process_group=group)
+        self._future = dcp.async_save(tensors, storage_writer=writer, process_group=group)
 
     def is_done(self) -> bool:
         """Whether everything is on disk, or cannot be."""
@@ -139,9 +138,8 @@ def read_weights(path: Path, wanted: Mapping[str, Tensor]) -> None:
     """Fill tensors by name from a checkpoint.  Raises CheckpointError where it is damaged."""
     dcp = _distributed_checkpoints()
     try:
-        with _quiet():
-            dcp.load(dict(wanted), storage_reader=dcp.HuggingFaceStorageReader(str(path)))
-    except Exception as error:
+        dcp.load(dict(wanted), storage_reader=dcp.HuggingFaceStorageReader(str(path)))
+    except (Exception, dcp.CheckpointException) as error:
         # Whatever a damaged file makes of a library: an error of safetensors, of the plan, of a shape.
         raise CheckpointError(f"{path} is damaged and cannot be read; take an earlier checkpoint") from error
 
@@ -202,12 +200,9 @@ def _distributed_checkpoints() -> Any:
 
     if not hasattr(dcp, "HuggingFaceStorageWriter"):
         raise MissingExtraError("checkpoints of trainings need PyTorch 2.8 or later; update torch")
+    # It is said from a thread of its own, so that no context here would do.
+    warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
     return dcp
-
-
-def _quiet() -> warnings.catch_warnings:
-    """Without PyTorch's remark that a single process saves by itself."""
-    return warnings.catch_warnings(action="ignore")
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
@@ -221,7 +216,8 @@ def _attempt(act: Callable[[], Any]) -> None:
     """Raises CheckpointError for what the disk refuses."""
     try:
         act()
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1:]
-        words = reason if isinstance(reason, str) else "".join(reason)
+    except (Exception, _distributed_checkpoints().CheckpointException) as error:
+        # What each process met is inside of PyTorch's own, which is no Exception.
+        inner = next(iter(getattr(error, "failures", {}).values()), (error,))[0]
+        words = getattr(inner, "strerror", None) or (str(inner).strip().splitlines() or [type(inner).__name__])[-1]
         raise CheckpointError(f"the checkpoint cannot be written: {words[:1].lower()}{words[1:]}") from error

@@ -1,8 +1,7 @@
 """A training on disk: its recipe, its metrics, its checkpoints.
 
     run = Run(Path("runs/mine"), recipe)
-    with run.locked():
-        Trainer(model, text, recipe, keeper=run).train()          # goes on from the last checkpoint, if there is one
+    Trainer(model, text, recipe, keeper=run).train()              # goes on from the last checkpoint, if there is one
 
     recipe.toml                       all values of the recipe
     metrics.jsonl                     a line for each step
@@ -59,20 +58,30 @@ class Run:
         self._board: Any = None
 
     @contextmanager
-    def locked(self, is_first: bool = True) -> Iterator[None]:
-        """Nobody else trains in this folder; the first process of a training asks for all.
+    def opened(self, trainer: Trainer) -> Iterator[None]:
+        """Go on from the last checkpoint, if there is one; meanwhile nobody else trains in this folder.
 
-        Raises TrainingError where somebody does.
+        Raises TrainingError where somebody does, CheckpointError where the checkpoint is damaged or of another model.
         """
-        if not is_first:
+        if not trainer.ranks.is_first:
+            trainer.ranks.wait()
+            self._resume(trainer)
             yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock", timeout=0):
+                self._tidy()
+                trainer.ranks.wait()
+                self._resume(trainer)
+                self._drop_metrics(trainer.position.steps)
+                self._open_board()
                 yield
         except Timeout:
             raise TrainingError(f"another process trains in {self.folder}; wait, or give another folder") from None
+        finally:
+            if self._board is not None:
+                self._board.close()
 
     def found(self) -> list[Path]:
         """The checkpoints, the oldest first."""
@@ -87,18 +96,6 @@ class Run:
             return None
         path = self.checkpoints / str(name)
         return path if NAME.fullmatch(path.name) and path.is_dir() else None
-
-    def resume(self, trainer: Trainer) -> None:
-        """Go on from the last checkpoint, if there is one."""
-        if trainer.ranks.is_first:
-            self._tidy()
-        trainer.ranks.wait()
-        if found := self.found():
-            load(found[-1], trainer)
-            self._saved_step = trainer.position.steps
-        if trainer.ranks.is_first:
-            self._drop_metrics(trainer.position.steps)
-            self._open_board()
 
     def after(self, trainer: Trainer, step: Step) -> None:
         """Write the metrics of a step, and a checkpoint where it is time for one."""
@@ -122,8 +119,11 @@ class Run:
         if trainer.position.steps != self._saved_step:
             self._save(trainer, is_best=False)
         self._settle()
-        if self._board is not None:
-            self._board.close()
+
+    def _resume(self, trainer: Trainer) -> None:
+        if found := self.found():
+            load(found[-1], trainer)
+            self._saved_step = trainer.position.steps
 
     def _save(self, trainer: Trainer, is_best: bool) -> None:
         self._settle()

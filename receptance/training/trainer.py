@@ -48,8 +48,8 @@ RECENT = 20
 class Keeper(Protocol):
     """What keeps a training on disk."""
 
-    def resume(self, trainer: Trainer) -> None:
-        """Put the trainer where the last checkpoint left it."""
+    def opened(self, trainer: Trainer) -> AbstractContextManager[None]:
+        """Put the trainer where the last checkpoint left it, and keep what it does while it trains."""
 
     def after(self, trainer: Trainer, step: Step) -> None:
         """Keep what is to be kept after a step."""
@@ -117,10 +117,8 @@ class Trainer:
         for text in (self.text, self.held_out):
             if text is not None:
                 text.check_vocabulary(self.model.head.out_features)
-        if self.keeper:
-            self.keeper.resume(self)
         self.model.train()
-        with stop_on_interrupt() as stop:
+        with self.keeper.opened(self) if self.keeper else nullcontext(), stop_on_interrupt() as stop:
             self._started = time.perf_counter() - self.position.seconds
             self._recent.append((self.position.tokens, self.position.seconds))
             while self.share < 1 and not self.is_stuck and not self.ranks.any(stop.is_set()):
@@ -281,11 +279,11 @@ class Trainer:
         return replace(step, held_out=loss)
 
     def _held_out_rows(self) -> int:
-        """As many as a process computes at a time, of which each has a window to read at least."""
+        """As many as a step has, of which each has a window to read at least; every process has as many."""
         assert self.held_out is not None
-        most = self.recipe.batch.rows_at_once or len(self.rows)
         total = min(self.held_out.num_tokens, self.recipe.watch.held_out_tokens or self.held_out.num_tokens)
-        return max(1, min(most, total // (self.recipe.batch.length * self.ranks.count)))
+        windows = min(self.recipe.batch.rows, total // self.recipe.batch.length)
+        return max(1, windows // self.ranks.count) * self.ranks.count
 
     def _advice(self, save_to: Path | None) -> str:
         rate = self.steps[-1].learning_rate if self.steps else self.recipe.optim.lr

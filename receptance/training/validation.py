@@ -36,11 +36,11 @@ def learner_loss(
     learner: torch.nn.Module, text: Tokens, rows: int, length: int, limit: int | None, ranks: Ranks
 ) -> float:
     """The same for a learner that several processes share: each reads its part of the rows."""
-    own, model = ranks.own(rows * ranks.count), inner(learner).model
+    own, model = ranks.own(rows), inner(learner).model
     was_training = model.training
     model.eval()
     total, count, state = torch.zeros(2, dtype=torch.float64), 0, None
-    for tokens, targets in text.streams(rows * ranks.count, length, limit):
+    for tokens, targets in text.streams(rows, length, limit):
         batch = Batch(*(torch.from_numpy(part[own.start : own.stop]) for part in (tokens, targets))).to(ranks.device)
         loss, state = learner(batch, state, carries=True)
         count = batch.targets.numel()
