@@ -17,6 +17,7 @@ from typing import Any, TypedDict, Unpack, overload
 
 import torch
 
+from .adapters import load_adapter, merge_adapter
 from .checkpoints import find, load_model, open_checkpoint, read_state_tensors
 from .config import Config
 from .devices import as_device, as_dtype, default_device, multiplies
@@ -209,6 +210,7 @@ def load(
     tokenizer: Tokenizer | str | Path | None = None,
     template: Template | str | Path | None = None,
     quant: str | None = None,
+    adapter: str | Path | None = None,
     **overrides: Any,
 ) -> LanguageModel:
     """Load any checkpoint: a `.pth` or `.safetensors` file, a Hugging Face folder, a hub id, `user/repo:file`.
@@ -224,10 +226,12 @@ def load(
     template    the name of one in `templates.TEMPLATES`, or a Jinja file; None: what the checkpoint's name says
     quant       "int8" or "int4": with weights of that precision, which are made at the first time and kept beside the
                 checkpoint; None: as the file has them
+    adapter     a folder of low-rank additions, which are added to the matrices (quantised ones keep them beside)
     overrides   `norm_eps`, `group_norm_eps`: what no tensor tells and no file says
 
-    Raises CheckpointError in one sentence where that is not one whole model, InputError for a dtype or device that is
-    none, for a tokenizer or template that cannot be read, and for a `quant` that is none or meets a quantised file.
+    Raises CheckpointError in one sentence where that is not one whole model or the adapter is not of it, InputError for
+    a dtype or device that is none, for a tokenizer or template that cannot be read, and for a `quant` that is none or
+    meets a quantised file.
     """
     if isinstance(tokenizer, str | Path):
         tokenizer = open_tokenizer(tokenizer)
@@ -244,6 +248,8 @@ def load(
         checkpoint = open_checkpoint(path)
         dtype = _computed_in(dtype, checkpoint.dtype, device)
         model = load_model(checkpoint, dtype=dtype, device=device, mmap=mmap, **overrides)
+    if adapter is not None:
+        model = merge_adapter(load_adapter(model, Path(adapter)))
     return LanguageModel(model.eval(), path, str(path_or_name), tokenizer, template)
 
 

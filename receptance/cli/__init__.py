@@ -16,6 +16,7 @@ from .. import __version__
 from .chat import chat
 from .convert import convert
 from .data import data_info, to_binidx
+from .finetune import finetune
 from .generate import generate
 from .guard import DEBUG, Guarded, debug_by_environment, finish, one_sentence
 from .info import info
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "quantize": quantize,
     "verify": verify,
     "train": train,
+    "finetune": finetune,
     "recipes": recipes,
     "plot": plot,
     "data to-binidx": to_binidx,

@@ -16,6 +16,7 @@ from .guard import is_out_of_memory, sentence
 from .options import (
     GUESS,
     MODEL_HELP,
+    AdapterOption,
     DeviceOption,
     DtypeOption,
     FrequencyPenalty,
@@ -69,6 +70,7 @@ def chat(
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     quant: QuantOption = None,
+    adapter: AdapterOption = None,
 ) -> None:
     """Talk with a model. Ctrl-C stops an answer, /help lists the commands, Ctrl-D leaves.
 
@@ -86,7 +88,7 @@ def chat(
         from ..language_model import load as load_model
 
         kind = dtype.torch if dtype else None
-        lm = load_model(wanted, kind, device, tokenizer=tokenizer, template=template, quant=quant)
+        lm = load_model(wanted, kind, device, tokenizer=tokenizer, template=template, quant=quant, adapter=adapter)
         session = Session(_chat(lm, state, options))
         if load is not None:
             session.load(load)

@@ -13,6 +13,7 @@ from .generate_batch import answer_all
 from .generate_text import Wish, answer
 from .options import (
     MODEL_HELP,
+    AdapterOption,
     DeviceOption,
     DtypeOption,
     FrequencyPenalty,
@@ -80,6 +81,7 @@ def generate(
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     quant: QuantOption = None,
+    adapter: AdapterOption = None,
 ) -> None:
     """Go on with a text, and print what comes as it comes.
 
@@ -103,6 +105,7 @@ def generate(
         dtype=dtype,
         device=device,
         quant=quant,
+        adapter=adapter,
         tokenizer=tokenizer,
         template=template,
         state=state,

@@ -41,6 +41,7 @@ class Wish:
     dtype: Dtype | None
     device: str | None
     quant: Quant | None
+    adapter: Path | None
     tokenizer: str | None
     template: str | None
     state: Path | None
@@ -64,6 +65,7 @@ class Wish:
                 tokenizer=self.tokenizer,
                 template=self.template,
                 quant=self.quant,
+                adapter=self.adapter,
             )
             return lm, None if self.state is None else lm.load_state(self.state)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -115,6 +116,15 @@ QuantOption = Annotated[
         "--quant",
         rich_help_panel=LOADING,
         help="Weights of this precision, made at the first time and kept beside the model.",
+    ),
+]
+AdapterOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapter",
+        metavar="FOLDER",
+        rich_help_panel=LOADING,
+        help="Low-rank additions that `receptance finetune` learnt.",
     ),
 ]
 TokenizerOption = Annotated[

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from ..errors import DataError, InputError
-from .options import MODEL_HELP, DeviceOption, DtypeOption, QuantOption, TokenizerOption, model_or_advice, named
+from .options import (
+    MODEL_HELP,
+    AdapterOption,
+    DeviceOption,
+    DtypeOption,
+    QuantOption,
+    TokenizerOption,
+    model_or_advice,
+    named,
+)
 from .terminal import console, progress
 
 if TYPE_CHECKING:
@@ -29,6 +38,7 @@ def score(
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     quant: QuantOption = None,
+    adapter: AdapterOption = None,
     tokenizer: TokenizerOption = None,
     piece: Annotated[int, typer.Option(min=1, help="Tokens that are fed at a time.")] = 1024,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -47,7 +57,8 @@ def score(
     with ExitStack() as stack:
         # Opened first: that a text is missing is better known before a model is loaded.
         source = _stdin() if file == STDIN else stack.enter_context(open_text(file))
-        lm = load(model, dtype=dtype.torch if dtype else None, device=device, tokenizer=tokenizer, quant=quant)
+        kind = dtype.torch if dtype else None
+        lm = load(model, dtype=kind, device=device, tokenizer=tokenizer, quant=quant, adapter=adapter)
         size, update = _size(source), stack.enter_context(progress(in_bytes=True))
 
         def on_progress(found: Score) -> None:

@@ -8,6 +8,8 @@ The sections are those of the file: `[optim]` is `recipe.optim`.  The values tha
 
 from __future__ import annotations
 
+import copy
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -256,13 +258,19 @@ class Recipe(Training):
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{name_or_path} is no TOML: {str(error)[:1].lower()}{str(error)[1:]}") from error
-        for key, value in (changes or {}).items():
-            _set(values, key, value)
+        return cls.of({"name": re.sub(r"[^\w.-]", "-", name)} | values, changes or {})
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
+        """Sections as a file has them, with some values changed.  Raises ConfigError where a value cannot be."""
+        changed = copy.deepcopy(dict(values))
+        for key, value in changes.items():
+            _set(changed, key, value)
             if key in BUDGETS:
                 # How long it takes is said in one way: the new one takes the place of the recipe's.
                 for other in BUDGETS - {key}:
-                    values["schedule"].pop(other.removeprefix("schedule."), None)
-        return cls(**{"name": name} | values)
+                    changed["schedule"].pop(other.removeprefix("schedule."), None)
+        return cls(**changed)
 
     def to_toml(self) -> str:
         """All values, those that nobody gave too: what reading gives this recipe again."""

@@ -49,8 +49,8 @@ def _sentence(kind: type[Section], error: ErrorDetails) -> str:
         known = list(kind.model_fields)
         owner = f"[{kind.section}]" if kind.section else "a recipe"
         return f"{owner} has no {place[-1]!r}; {suggested(place[-1], known, 'it has')}"
-    told = error["msg"][:1].lower() + error["msg"][1:]
-    return f"{name} is {error['input']!r:.60}; it {told.removeprefix('input ').removeprefix('value ')}"
+    told = error["msg"].partition(" ")[2] if error["msg"].startswith(("Input ", "Value ", "String ")) else error["msg"]
+    return f"{name} is {error['input']!r:.60}; it {told}"
 
 
 def suggested(name: str, known: Iterable[str], otherwise: str) -> str:

@@ -96,6 +96,7 @@ class Trainer:
         self.optimizer = self._optimizer(learner)
         self.position, self.steps = Position(), list[Step]()
         self.state: State | None = None
+        self._num_targets = 0
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT + 1)
         self._started = time.perf_counter()
 
@@ -200,7 +201,8 @@ class Trainer:
     def gradient(self, batch: Batch) -> tuple[float, int]:
         """Adds up the gradient of a step; its mean loss, and how many tokens were read, over all processes."""
         counts = self.ranks.total(torch.tensor([batch.num_targets, batch.num_tokens]))
-        num_targets, num_tokens = max(1, int(counts[0])), int(counts[1])
+        self._num_targets, num_tokens = int(counts[0]), int(counts[1])
+        num_targets = max(1, self._num_targets)
         parts = batch.cut(self.recipe.batch.rows_at_once or len(batch.tokens))
         before = self._states(len(batch.tokens), parts)
         total, after = torch.zeros((), dtype=torch.float64), []
@@ -237,6 +239,8 @@ class Trainer:
 
     def trouble(self, loss: float, norm: float) -> str:
         """What is wrong with a step; "" where nothing is."""
+        if not self._num_targets:
+            return "nothing in it is to be learnt; give longer pieces (batch.length), or other text"
         if not math.isfinite(loss + norm):
             return f"its loss ({loss:g}) or its gradient ({norm:g}) is not finite"
         times, usual = self.recipe.optim.explodes, self.position.usual_norm
@@ -286,11 +290,11 @@ class Trainer:
         return max(1, windows // self.ranks.count) * self.ranks.count
 
     def _advice(self, save_to: Path | None) -> str:
-        rate = self.steps[-1].learning_rate if self.steps else self.recipe.optim.lr
+        rate, why = self.recipe.optim.lr, self.steps[-1].skipped if self.steps else "it was so before"
         kept = f"; what was learned before that is in {save_to}" if save_to else ""
         return (
-            f"loss or gradient was not finite or far too large for {self.position.skipped_in_a_row} steps in a row; "
-            f"lower the learning rate (it is {rate:g}) or train in float32{kept}"
+            f"{self.position.skipped_in_a_row} steps in a row were skipped, the last one as {why}; "
+            f"where losses grew, lower the learning rate (it is {rate:g}) or train in float32{kept}"
         )
 
 

@@ -1,0 +1,255 @@
+"""Recipes from their files to what they leave: every shipped one, and what is done with what was learnt."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import receptance
+from receptance.adapters import has_adapter
+from receptance.checkpoints import save_checkpoint
+from receptance.config import Config
+from receptance.data import Tokens
+from receptance.errors import CheckpointError, ConfigError, DataError, ReceptanceError, TrainingError
+from receptance.experiment import Learnt, model_of, run
+from receptance.training import Recipe, read_metrics, shipped_recipes
+
+VERSIONS = ("4", "6", "7")
+TALK = {"messages": [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Yes, and two."}]}
+
+
+def perturbed(config: Config) -> torch.nn.Module:
+    """A new model looks at nothing yet; this one does."""
+    torch.manual_seed(0)
+    model = receptance.build(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small model of each generation, on disk."""
+    folder, made = tmp_path_factory.mktemp("bases"), {}
+    for version in VERSIONS:
+        made[version] = folder / f"small-v{version}.pth"
+        config = Config(version=version, vocab_size=256, num_layers=2, dim=64, head_size=32)
+        save_checkpoint(perturbed(config), made[version])
+    return made
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with texts, and beside it a file of conversations."""
+    folder = tmp_path_factory.mktemp("texts") / "texts"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number}.txt").write_text(f"This is text number {number}, which says nothing of {number + 1}. " * 4)
+    (folder.parent / "talks.jsonl").write_text(f"{json.dumps(TALK)}\n" * 40)
+    return folder
+
+
+def shrunk(name: str, bases: dict[str, Path], texts: Path, **more: Any) -> Recipe:
+    """A shipped recipe at a size for the tests."""
+    recipe = Recipe.read(name)
+    changes: dict[str, Any] = {
+        "batch.rows": 2,
+        "batch.length": 16,
+        "batch.rows_at_once": 1 if recipe.batch.rows_at_once else 0,
+        "data.train": str(texts.parent / "talks.jsonl" if recipe.data.conversations else texts),
+        "schedule.steps": 2,
+        "watch.held_out_every": 2,
+        "watch.sample_tokens": 3,
+    }
+    if recipe.model.start is None:
+        changes |= {"model.num_layers": 2, "model.dim": 64, "model.vocab_size": 256, "data.tokenizer": "bytes"}
+    else:
+        changes["model.start"] = str(bases[name[-1]])
+    if recipe.data.conversations:
+        # An answer begins after 24 letters.
+        changes["batch.length"] = 48
+    if recipe.data.held_out_one_in:
+        changes["data.held_out_one_in"] = 4
+    return Recipe.read(name, changes | {key.replace("__", "."): value for key, value in more.items()})
+
+
+def do(recipe: Recipe, folder: Path, **options: Any) -> Learnt:
+    return run(recipe, folder, Console(file=io.StringIO()), **options)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_runs(name: str, bases: dict[str, Path], texts: Path, tmp_path: Path) -> None:
+    recipe = shrunk(name, bases, texts)
+    learnt = do(recipe, tmp_path / "run")
+    steps = read_metrics(tmp_path / "run")
+    assert len(steps) == 2 and all(step["loss"] is not None for step in steps)
+    if recipe.data.held_out_one_in:
+        assert steps[-1]["held_out"] is not None
+    assert Recipe.read(tmp_path / "run" / "recipe.toml") == recipe
+    start = bases.get(name[-1])
+    text = "This is text number"
+    if recipe.finetune.method == "full":
+        assert receptance.load(learnt.path).generate(text, 3, temperature=0).text is not None
+    elif recipe.finetune.method == "state":
+        lm = receptance.load(str(start))
+        assert lm.load_state(learnt.path).wkv.abs().sum() > 0
+    else:
+        assert receptance.load(str(start), adapter=learnt.path).config.dim == 64
+
+
+def logits(model: Any, state: Any = None) -> torch.Tensor:
+    with torch.no_grad():
+        found, _ = model(torch.arange(40)[None] + 60, state)
+    return found
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("method", ["lora", "dora", "pissa"])
+def test_an_adapter_is_loaded_and_merged_as_it_was_learnt(
+    method: str, version: str, bases: dict[str, Path], texts: Path, tmp_path: Path
+) -> None:
+    more = {"finetune__method": method, "finetune__rank": 3, "optim__lr": 1e-2, "schedule__steps": 5}
+    recipe = shrunk(f"lora-v{version}", bases, texts, **more)
+    learnt = do(recipe, tmp_path / "run")
+    first, last = (read_metrics(tmp_path / "run")[place]["loss"] for place in (0, -1))
+    assert last < first
+    base = receptance.load(bases[version], dtype="float32").model
+    adapted = receptance.load(bases[version], dtype="float32", adapter=learnt.path).model
+    assert not has_adapter(adapted) and (logits(adapted) - logits(base)).abs().max() > 1e-3
+    # What peft makes of the same folder, beside a model of its own.
+    peft = pytest.importorskip("peft")
+    beside = receptance.load(bases[version], dtype="float32").model
+    theirs = peft.PeftModel.from_pretrained(beside, str(learnt.path)).eval()
+    torch.testing.assert_close(logits(theirs.base_model.model), logits(adapted), rtol=1e-3, atol=1e-4)
+    # And the same loss as the training saw last: a step of rate nearly 0 goes on from there.
+    more = do(recipe.changed(schedule={"steps": 6, "end": 0.0, "warmup_steps": 0}), tmp_path / "run")
+    assert len(more.outcome.steps) == 1
+
+
+@pytest.mark.parametrize("quant", ["int8", "int4"])
+def test_an_adapter_learns_beside_quantised_matrices(
+    quant: str, bases: dict[str, Path], texts: Path, tmp_path: Path
+) -> None:
+    more = {"finetune__quant": quant, "optim__lr": 1e-2, "schedule__steps": 5}
+    learnt = do(shrunk("chat-v7", bases, texts, **more), tmp_path / "run")
+    steps = read_metrics(tmp_path / "run")
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    lm = receptance.load(bases["7"], quant=quant, adapter=learnt.path)
+    assert has_adapter(lm.model)
+    assert (logits(lm.model) - logits(receptance.load(bases["7"], quant=quant).model)).abs().max() > 1e-3
+    assert len(lm.generate("One?", 3, temperature=0).tokens) == 3
+
+
+@pytest.mark.parametrize("method", ["dora", "pissa"])
+def test_what_looks_into_matrices_does_not_go_with_quantised_ones(
+    method: str, bases: dict[str, Path], texts: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"{method} looks into the matrices"):
+        do(shrunk("chat-v7", bases, texts, finetune__quant="int8", finetune__method=method), tmp_path / "run")
+
+
+@pytest.mark.parametrize("version", ["6", "7"])
+def test_a_tuned_state_is_what_was_learnt(version: str, bases: dict[str, Path], texts: Path, tmp_path: Path) -> None:
+    learnt = do(shrunk(f"state-v{version}", bases, texts, schedule__steps=6, optim__lr=0.05), tmp_path / "run")
+    steps = read_metrics(tmp_path / "run")
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    lm = receptance.load(bases[version])
+    state = lm.load_state(learnt.path)
+    assert state.shift.abs().sum() == 0 and state.wkv.shape == (2, 1, 2, 32, 32)
+    tensors = torch.load(learnt.path, weights_only=True)
+    assert {name: list(tensor.shape) for name, tensor in tensors.items()} == {
+        f"blocks.{layer}.att.time_state": [2, 32, 32] for layer in range(2)
+    }
+    assert (logits(lm.model, state) - logits(lm.model)).abs().max() > 1e-3
+
+
+def test_a_checkpoint_of_a_training_becomes_a_model(bases: dict[str, Path], texts: Path, tmp_path: Path) -> None:
+    learnt = do(shrunk("quickstart", bases, texts), tmp_path / "run")
+    last = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    torch.testing.assert_close(logits(model_of(last)), logits(receptance.load(learnt.path).model))
+    do(shrunk("lora-v7", bases, texts), tmp_path / "adapted")
+    with pytest.raises(CheckpointError, match="holds no whole model"):
+        model_of(sorted((tmp_path / "adapted" / "checkpoints").iterdir())[-1])
+
+
+def test_text_is_made_tokens_of_once(bases: dict[str, Path], texts: Path, tmp_path: Path) -> None:
+    recipe = shrunk("quickstart", bases, texts, data__held_out_one_in=5)
+    do(recipe, tmp_path)
+    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()}
+    do(recipe.changed(schedule={"steps": 3}), tmp_path)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()} == made
+    sizes = [Tokens.open(tmp_path / "tokens" / name).num_documents for name in ("train", "held-out")]
+    assert sum(sizes) == 30 and all(sizes)
+    # With other settings the tokens are others, too.
+    with pytest.raises(DataError, match="nothing|to hold out"):
+        do(recipe.changed(data={"train": str(texts), "tokenizer": "bytes", "held_out_one_in": 10**9}), tmp_path)
+
+
+def test_a_data_set_that_was_made_before_is_read_as_it_is(
+    bases: dict[str, Path], texts: Path, tmp_path: Path
+) -> None:
+    do(shrunk("quickstart", bases, texts), tmp_path / "first")
+    made = str(tmp_path / "first" / "tokens" / "train")
+    recipe = shrunk("quickstart", bases, texts, data__train=made, data__held_out_one_in=0, data__held_out=made)
+    do(recipe, tmp_path / "second")
+    assert not (tmp_path / "second" / "tokens").exists()
+    assert read_metrics(tmp_path / "second")[-1]["held_out"] is not None
+
+
+BAD: dict[str, tuple[str, dict[str, Any], str]] = {
+    "no such text": ("quickstart", {"data__train": "nowhere"}, "there is no file or folder nowhere"),
+    "no such checkpoint": ("lora-v7", {"model__start": "no/such.pth"}, "no/such.pth"),
+    "no such tokenizer": ("quickstart", {"data__tokenizer": "words"}, "no tokenizer is called 'words'"),
+    "no such template": ("chat-v7", {"data__template": "g9"}, "no template is called 'g9'"),
+    "no such target": ("lora-v7", {"finetune__targets": ["att.kye"]}, "no matrix .* ends in att.kye; there are"),
+    "a state of RWKV-4": ("lora-v4", {"finetune__method": "state"}, "RWKV-4 has no matrices to tune"),
+    "nothing to adapt": ("quickstart", {"finetune__method": "lora"}, "name the checkpoint in model.start"),
+    "quantised and full": ("continue-v7", {"finetune__quant": "int8"}, "with 'full' all are"),
+    "too little text": ("quickstart", {"batch__length": 10**6}, "too few for 2 pieces of 1000000"),
+    "no conversations": ("chat-v7", {"data__train": "{texts}"}, "this is no conversation"),
+    "no records of text": ("quickstart", {"data__train": "{talks}"}, "line 1: there is no 'text' but messages"),
+    "nothing held out": ("quickstart", {"data__held_out_one_in": 10**9}, "there is no document to hold out"),
+    "another vocabulary": ("lora-v7", {"data__tokenizer": "world"}, "knows only those below 256"),
+    "a device that is not there": ("quickstart", {"compute__device": "cuda:77"}, "cannot compute on"),
+    "a sampled fsdp": ("quickstart", {"compute__parallel": "fsdp"}, "watch.sample_every needs a whole model"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_cannot_be_is_told_in_one_sentence(kind: str, bases: dict[str, Path], texts: Path, tmp_path: Path) -> None:
+    name, changes, words = BAD[kind]
+    places = {"{texts}": str(texts), "{talks}": str(texts.parent / "talks.jsonl")}
+    changes = {key: places.get(str(value), value) for key, value in changes.items()}
+    with pytest.raises(ReceptanceError, match=words) as caught:
+        do(shrunk(name, bases, texts, **changes), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "model.pth").exists()
+
+
+def test_a_training_is_not_gone_on_with_by_mistake(bases: dict[str, Path], texts: Path, tmp_path: Path) -> None:
+    recipe = shrunk("quickstart", bases, texts)
+    do(recipe, tmp_path, fresh=True)
+    with pytest.raises(ConfigError, match="has a training in it; give --resume"):
+        do(recipe, tmp_path, fresh=True)
+
+
+def test_samples_are_written_and_kept(bases: dict[str, Path], texts: Path, tmp_path: Path) -> None:
+    recipe = shrunk("quickstart", bases, texts, watch__sample_every=1, watch__prompt="This")
+    do(recipe, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert [line["number"] for line in lines] == [0, 1] and all(line["text"].startswith("This") for line in lines)
+
+
+def test_conversations_of_which_no_answer_is_read_are_told(
+    bases: dict[str, Path], texts: Path, tmp_path: Path
+) -> None:
+    recipe = shrunk("state-v7", bases, texts, batch__length=8, optim__patience=2)
+    with pytest.raises(TrainingError, match="nothing in it is to be learnt"):
+        do(recipe, tmp_path)
