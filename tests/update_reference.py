@@ -43,6 +43,8 @@ MODULES = (
     "receptance.runtime",
     "receptance.data",
     "receptance.training",
+    "receptance.adapters",
+    "receptance.experiment",
     "receptance.baselines",
 )
 # Signatures that are longer than this have a line for each parameter.

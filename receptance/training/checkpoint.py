@@ -126,7 +126,7 @@ def load(path: Path, trainer: Trainer) -> None:
     if told["state_rows"]:
         state = State(*(torch.zeros(stored[f"state.{name}"]) for name in State._fields))
         wanted |= {f"state.{name}": tensor for name, tensor in state._asdict().items()}
-    read_weights(path, wanted)
+    read_weights(path, wanted, alone=trainer.ranks.count == 1)
     for name, both in moments.items():
         trainer.optimizer.state[parameters[name]] = {"step": _count(trainer, parameters[name], position), **both}
     if state is not None:
@@ -134,11 +134,14 @@ def load(path: Path, trainer: Trainer) -> None:
     trainer.position = position
 
 
-def read_weights(path: Path, wanted: Mapping[str, Tensor]) -> None:
-    """Fill tensors by name from a checkpoint.  Raises CheckpointError where it is damaged."""
+def read_weights(path: Path, wanted: Mapping[str, Tensor], alone: bool = True) -> None:
+    """Fill tensors by name from a checkpoint; without `alone` all processes do it together, each its parts.
+
+    Raises CheckpointError where it is damaged.
+    """
     dcp = _distributed_checkpoints()
     try:
-        dcp.load(dict(wanted), storage_reader=dcp.HuggingFaceStorageReader(str(path)))
+        dcp.load(dict(wanted), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=alone)
     except (Exception, dcp.CheckpointException) as error:
         # Whatever a damaged file makes of a library: an error of safetensors, of the plan, of a shape.
         raise CheckpointError(f"{path} is damaged and cannot be read; take an earlier checkpoint") from error

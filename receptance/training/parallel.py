@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,9 @@ from ..devices import as_device, default_device
 from ..errors import ConfigError, MissingExtraError
 from .learner import Learner
 from .recipe import Compute
+
+# The first process makes tokens of the text while the others wait.
+PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class Ranks:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(device)
         # gloo too, for checkpoints that are written meanwhile and for what is agreed on.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
         try:
             yield cls(dist.get_rank(), count, device)
             dist.barrier()

@@ -188,7 +188,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_said(caplog: pytest.LogCapture
 def test_a_training_that_never_becomes_finite_stops() -> None:
     model = Poisoned(set(range(10_000)))
     trainer = Trainer(model, TEXT, recipe(tokens=10**9))
-    with pytest.raises(TrainingError, match=r"50 steps .* is not finite; .*lower the learning rate \(it is 0\.01\) or train in float32$"):
+    with pytest.raises(TrainingError, match=r"50 steps .* is not finite; .*lower the learning rate \(it is 0\.01\)"):
         trainer.train()
     assert len(trainer.steps) == 50 and not model.training
 

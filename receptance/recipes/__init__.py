@@ -1,1 +1,0 @@
-"""The recipes that the package brings, as TOML files by name."""
