@@ -11,7 +11,7 @@ JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart test lint bench bench-peers bench-quick acceptance links wheel clean distclean
+.PHONY: help setup quickstart test lint bench bench-peers bench-quick acceptance links house wheel clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ acceptance: $(STAMP)  ## run a proof that takes longer than the tests may: make 
 links: $(STAMP)  ## bring docs/ up to date: the generated reference, the line numbers of links into source files
 	$(BIN)/python -m tests.update_reference
 	$(BIN)/python -m tests.update_links
+
+house: $(STAMP)  ## train the little model that the package brings again (an hour on two cores), and write its card
+	$(BIN)/receptance train house --resume
+	$(BIN)/python -m tests.update_house runs/house
 
 wheel: $(STAMP)  ## build dist/receptance-*-py3-none-any.whl
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -21,6 +21,9 @@ from pathlib import Path
 
 from .hub import kept, list_files
 
+# The little model that the package brings: see its README.md.
+HOUSE = "house"
+HOUSE_FILE = Path(__file__).parent / "house" / "house.int8.safetensors"
 # All of these files hold two bytes a number, be it bfloat16 or float16.
 BYTES_STORED, BYTES_FLOAT32 = 2, 4
 

@@ -31,6 +31,7 @@ from .generation import Called
 from .language_model import LanguageModel, load
 from .models import RWKV, build, num_parameters
 from .models.rwkv import flops_per_token
+from .quant import dequantize
 from .replacing import replacing
 from .templates import Template, open_template
 from .tokenizers import Tokenizer, open_tokenizer, tokenizer_for
@@ -159,7 +160,10 @@ def _base(recipe: Recipe, ranks: Ranks) -> LanguageModel | Config:
     dtype = torch.float32 if recipe.finetune.method == "full" else None
     if recipe.finetune.method == "full" and recipe.finetune.quant:
         raise ConfigError("finetune.quant keeps matrices that are not learnt, and with 'full' all are; take lora")
-    return load(recipe.model.start, dtype=dtype, device=ranks.device, quant=recipe.finetune.quant)
+    base = load(recipe.model.start, dtype=dtype, device=ranks.device, quant=recipe.finetune.quant)
+    if recipe.finetune.method == "full":
+        dequantize(base.model)
+    return base
 
 
 def _tokenizer(recipe: Recipe, base: LanguageModel | Config) -> Tokenizer | None:

@@ -31,10 +31,12 @@ from .data import Corpus, documents
 from .describe import readable_bytes
 from .devices import dtype_name, memory_in_use
 from .display import write
-from .errors import MissingExtraError
+from .errors import InputError, MissingExtraError
 from .evaluation import ContextCost, cost_of_rwkv, cost_of_transformer
 from .generation import Prompt, Sampling, Stream
-from .models import build, num_parameters
+from .language_model import load
+from .models import RWKV, build, num_parameters
+from .quant import dequantize
 from .tokenizers import ByteTokenizer
 from .training import Batching, LiveProgress, Optim, Outcome, Schedule, Trainer, Training, bits, mean_loss
 from .verify import own_checks
@@ -48,12 +50,16 @@ SMALL = Config(version="7", vocab_size=256, num_layers=4, dim=192)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Sizes of the quickstart.  The tests shrink them."""
+    """Sizes of the quickstart.  The tests shrink them.
+
+    start    a byte-level checkpoint to go on from, with a tenth of the learning rate; None: a new model of `config`
+    """
 
     config: Config = SMALL
     rows: int = 8
     length: int = 128
     learning_rate: float = 2e-3
+    start: str | None = None
     measured_bytes: int = 100_000
     compared_tokens: int = 500
     spoken_bytes: int = 600
@@ -118,7 +124,7 @@ def quickstart(out: Path, seconds: float = 90.0, console: Console | None = None,
 def recipe_of(plan: Plan, seconds: float) -> Training:
     return Training(
         batch=Batching(rows=plan.rows, length=plan.length, order="random", seed=plan.seed),
-        optim=Optim(lr=plan.learning_rate),
+        optim=Optim(lr=plan.learning_rate if plan.start is None else plan.learning_rate / 10),
         schedule=Schedule(seconds=seconds),
     )
 
@@ -135,13 +141,12 @@ def read_corpus(console: Console) -> Corpus:
 
 def train(corpus: Corpus, plan: Plan, recipe: Training, path: Path, console: Console) -> tuple[Any, Outcome]:
     """An officially initialised model, trained in the parallel form and saved."""
-    torch.manual_seed(plan.seed)
-    model = build(plan.config)
+    model = made(plan)
     with LiveProgress(console, "[bold]Training[/]", bytes_per_token=1.0) as live:
         trainer = Trainer(model, corpus.train, recipe, on_step=live)
         products = dtype_name(trainer.precision)
         console.print(
-            f"[bold]Model[/]     RWKV-{plan.config.version}, {millions(model)} parameters, bytes as tokens; "
+            f"[bold]Model[/]     RWKV-{model.config.version}, {millions(model)} parameters, bytes as tokens; "
             f"{recipe.schedule.seconds:g} s with {torch.get_num_threads()} threads, matrix products in {products}",
             highlight=False,
         )
@@ -149,6 +154,23 @@ def train(corpus: Corpus, plan: Plan, recipe: Training, path: Path, console: Con
     if outcome.interrupted:
         console.print("Stopped by hand; the demonstrations follow with what was learned so far.  Ctrl-C again leaves.")
     return model, outcome
+
+
+def made(plan: Plan) -> RWKV:
+    """A new model, or the one to go on from.
+
+    Raises CheckpointError where that is none, InputError where its tokens are no bytes.
+    """
+    if plan.start is None:
+        torch.manual_seed(plan.seed)
+        return build(plan.config)
+    model = dequantize(load(plan.start, dtype=torch.float32, device="cpu").model)
+    if model.config.vocab_size != plan.config.vocab_size:
+        raise InputError(
+            f"{plan.start} has a vocabulary of {model.config.vocab_size:,} and the quickstart's tokens are bytes; "
+            f"finetune it in place of that: receptance finetune {plan.start} python:"
+        )
+    return model
 
 
 def measure(model: Any, corpus: Corpus, plan: Plan, console: Console) -> float:
@@ -201,7 +223,7 @@ def show_costs(model: Any, corpus: Corpus, plan: Plan, console: Console) -> dict
     """Demonstration 3: time and memory of one more token, after a short and after a long context."""
     peer = Transformer.like(model).eval()
     text = torch.from_numpy(corpus.held_out.window(0, corpus.held_out.num_tokens))
-    names = f"RWKV-{plan.config.version}, {millions(model)}", f"Transformer, {millions(peer)}"
+    names = f"RWKV-{model.config.version}, {millions(model)}", f"Transformer, {millions(peer)}"
     makers: tuple[Callable[[], Iterable[ContextCost]], ...] = (
         lambda: cost_of_rwkv(model, text, plan.contexts),
         lambda: cost_of_transformer(peer, plan.contexts),

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 import receptance
+from receptance import official
 from receptance.adapters import has_adapter
 from receptance.checkpoints import save_checkpoint
 from receptance.config import Config
@@ -263,3 +264,19 @@ def test_conversations_of_which_no_answer_is_read_are_told(
     recipe = shrunk("state-v7", bases, texts, batch__length=8, optim__patience=2)
     with pytest.raises(TrainingError, match="nothing in it is to be learnt"):
         do(recipe, tmp_path)
+
+
+def test_a_tuned_state_is_read_by_the_official_runtime(bases: dict[str, Path], texts: Path, tmp_path: Path) -> None:
+    """It reads states of RWKV-5 and 6, where they lie in the model's own file."""
+    pytest.importorskip("rwkv")
+    learnt = do(shrunk("state-v6", bases, texts, schedule__steps=6, optim__lr=0.2), tmp_path / "run")
+    whole = torch.load(bases["6"], weights_only=True) | torch.load(learnt.path, weights_only=True)
+    torch.save(whole, tmp_path / "with-state.pth")
+    tokens = list(b"User: One?")
+    (theirs,) = official.logits(tmp_path / "with-state.pth", "6", [[tokens]])
+    lm = receptance.load(bases["6"])
+    with torch.no_grad():
+        ours, _ = lm.model(torch.tensor([tokens]), lm.load_state(learnt.path))
+        without, _ = lm.model(torch.tensor([tokens]))
+    torch.testing.assert_close(ours[0], theirs, rtol=1e-3, atol=1e-4)
+    assert (without[0] - theirs).abs().max() > 1e-2

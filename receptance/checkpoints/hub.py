@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..catalogue import resolve, suggestion
+from ..catalogue import HOUSE, HOUSE_FILE, resolve, suggestion
 from ..errors import CheckpointError
 from ..hub import download, download_folder, list_files
 from .hf import ENDINGS
@@ -29,12 +29,15 @@ _FOLDER_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 def find(name: str | Path) -> Path:
     """The local path of a checkpoint, downloaded first where `name` is a repository's or a known model's.
 
+    "house" is the little model that the package brings.
     A file or folder of that name comes first.  Of a known model, stderr is told which file was chosen.
     Raises CheckpointError where there is none, or where a repository has several to choose from.
     """
     path = Path(os.path.expanduser(name))
     if _is_here(path):
         return path
+    if str(name) == HOUSE:
+        return HOUSE_FILE
     chosen = resolve(str(name))
     if chosen:
         print(f"{name}: taking {chosen}", file=sys.stderr)

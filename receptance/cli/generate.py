@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..catalogue import HOUSE
 from ..errors import InputError
 from .generate_batch import answer_all
 from .generate_text import Wish, answer
@@ -31,7 +32,6 @@ from .options import (
     TokenizerOption,
     TopK,
     TopP,
-    model_or_advice,
     named,
     settings_of,
 )
@@ -99,7 +99,10 @@ def generate(
     _refuse("needs --batch", batch_size=batch_size, when=batch is None)
     _refuse("needs --json", logprobs=logprobs, when=not as_json)
     _refuse("does not go with --batch", PROMPT=prompt, chat=chat or None, logprobs=logprobs, when=batch is not None)
-    model = model_or_advice(model, 'receptance generate "Once upon a time" -m')
+    if model is None:
+        # A line to a person, who may not know that there are others; programs name one.
+        print("with the little model that comes along, which knows Python; -m takes any other", file=sys.stderr)
+        model = HOUSE
     wish = Wish(
         model=model,
         dtype=dtype,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..catalogue import HOUSE
 from ..errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -54,12 +55,12 @@ def named(model: str | None) -> str | None:
 def model_or_advice(model: str | None, command: str) -> str:
     """The MODEL as given.  Raises InputError where none was, which says how to go on.
 
-    command    what to type before a model's name: "receptance chat", 'receptance generate "Once upon a time" -m'
+    command    what to type before a model's name: "receptance chat"
     """
     if model is None:
         raise InputError(
-            f"no model was named; take a small one with `{command} {ADVISED_MODEL}` (`receptance models` lists more), "
-            f"or train one in two minutes: `receptance quickstart`, then `{command} quickstart/model.pth`"
+            f"no model was named; take a small one with `{command} {ADVISED_MODEL}`, or another that "
+            f"`receptance models` lists (the one that comes with receptance, `{HOUSE}`, knows Python source alone)"
         )
     return model
 

@@ -10,7 +10,7 @@ from .files import QuantisedFile, is_quantised_file, open_quantised, save_quanti
 from .formats import FORMATS
 from .linear import QuantFactor, QuantLinear
 from .packing import Packed, pack, unpack
-from .quantize import is_quantised, quantize
+from .quantize import dequantize, is_quantised, quantize
 from .report import MatrixReport, matrix_reports
 from .streaming import quantize_checkpoint
 
@@ -21,6 +21,7 @@ __all__ = [
     "QuantFactor",
     "QuantLinear",
     "QuantisedFile",
+    "dequantize",
     "is_quantised",
     "is_quantised_file",
     "matrix_reports",

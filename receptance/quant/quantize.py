@@ -30,13 +30,14 @@ from ..ops.cpu.storage import GROUP, TILE
 from ..state import State
 from .formats import FORMATS, INT8, Format, format_of
 from .linear import MATMULS, QuantFactor, Quantised, QuantLinear, multiply
-from .packing import Packed, pack
+from .packing import Packed, pack, unpack
 
 __all__ = [
     "LIMITS",
     "Matrix",
     "Walk",
     "check_patterns",
+    "dequantize",
     "is_quantised",
     "matrices",
     "probe_tokens",
@@ -88,6 +89,24 @@ def quantize(
 def is_quantised(model: nn.Module) -> bool:
     """Whether any part of a model is quantised."""
     return any(True for _ in quantised_layers(model))
+
+
+def dequantize(model: RWKV) -> RWKV:
+    """Turn the matrices of a quantised model into ordinary ones, in place; returns the model.
+
+    They have the values that were left of them: what was rounded off does not come back.
+    """
+    for path, layer in [(path, layer) for path, layer in model.named_modules() if isinstance(layer, Quantised)]:
+        weight, (owner, _, name) = unpack(layer.matrix, layer.dtype), path.rpartition(".")
+        parent = model.get_submodule(owner)
+        if isinstance(layer, QuantLinear):
+            plain = nn.Linear(layer.num_in, layer.num_out, bias=False, device="meta")
+            plain.weight, plain.bias = nn.Parameter(weight), layer.bias
+            setattr(parent, name, plain)
+        else:
+            delattr(parent, name)
+            parent.register_parameter(name, nn.Parameter(weight.T.contiguous()))
+    return model
 
 
 def probe_tokens(config: Config, device: torch.device | str = "cpu") -> Tensor:

@@ -36,7 +36,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def text() -> str:
     """The beginning of the files that the quickstart does not learn from."""
-    held_out = read_corpus(Console(quiet=True)).held_out.bytes[:NUM_BYTES]
+    held_out = read_corpus(Console(quiet=True)).held_out.window(0, NUM_BYTES)
     return bytes(held_out.tolist()).decode("utf-8", "ignore")
 
 

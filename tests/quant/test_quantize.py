@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+import receptance
+from receptance.checkpoints import save_checkpoint
 from receptance.errors import InputError
 from receptance.models.layers import Part
-from receptance.quant import QuantFactor, QuantLinear, is_quantised, quantize
+from receptance.quant import QuantFactor, QuantLinear, dequantize, is_quantised, quantize, unpack
 from receptance.quant.quantize import LIMITS, matrices, quantised_layers
 
 from .models import CONFIGS, logits_of, model_of
@@ -183,3 +187,19 @@ def test_peft_puts_adapters_beside_quantised_layers(to: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("version", ["4", "6", "7"])
+@pytest.mark.parametrize("to", ["int8", "int4"])
+def test_a_model_is_made_ordinary_again(to: str, version: str, tmp_path: Path) -> None:
+    """With the values that were left of its matrices: what is trained, converted or saved from then on."""
+    model = quantize(model_of(version), to)
+    left = {name: unpack(layer.matrix, torch.float32) for name, layer in quantised_layers(model)}
+    plain = dequantize(model)
+    assert not is_quantised(plain) and all(p.requires_grad for p in plain.parameters())
+    for name, weight in left.items():
+        stored = plain.get_parameter(name)
+        assert torch.equal(stored if name.endswith(".weight") else stored.T, weight)
+    save_checkpoint(plain, tmp_path / "plain.pth")
+    again = receptance.load(tmp_path / "plain.pth", dtype="float32").model
+    assert torch.equal(logits_of(again), logits_of(plain))

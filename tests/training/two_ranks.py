@@ -36,6 +36,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "ddp": {},
     "fsdp": {"compute": {"parallel": "fsdp"}},
     "ddp in parts": {"batch": {"rows_at_once": 1}},
+    "fsdp in two groups": {"compute": {"parallel": "fsdp", "replicas": 2}},
     "fsdp in parts, recomputed": {"batch": {"rows_at_once": 1}, "compute": {"parallel": "fsdp", "recompute": True}},
     "ddp, texts that go on": {"batch": {"order": "in-order", "apart": True}},
     "fsdp, texts that go on": {"batch": {"order": "in-order"}, "compute": {"parallel": "fsdp"}},
@@ -51,7 +52,7 @@ RESUMED = ("ddp", "fsdp", "fsdp, texts that go on")
 def recipe(name: str, alone: bool) -> Training:
     sections = {section: {**values, **CASES[name].get(section, {})} for section, values in SECTIONS.items()}
     if alone:
-        sections["compute"].pop("parallel", None)
+        sections["compute"] = {k: v for k, v in sections["compute"].items() if k not in ("parallel", "replicas")}
     return Training(**sections)
 
 

@@ -1,0 +1,151 @@
+"""RWKV-7 and RWKV-4 beside a Transformer and an LSTM: the same text, parameters, tokens and batches.
+
+    python benchmarks/quality.py                      # three hours on two cores; goes on where it was stopped
+    python benchmarks/quality.py --tokens 1e6 --models RWKV-7 Transformer --out my.json
+
+The text is the source of Python's standard library, byte by byte; one file in twenty is held out.  Every model has
+about three million parameters and learns with AdamW, the cosine schedule and its own weight decay groups at each of the
+same three learning rates; the best one counts.  Measured are bits per byte on the held-out files, read in pieces as
+long as those of the training, with nothing before each: no model may look further back than another.  For RWKV and the
+LSTM the same is told with the state carried on from piece to piece.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.protocol import report
+from receptance import Config, build, plots
+from receptance.baselines import LSTM, Transformer
+from receptance.data import Corpus, documents
+from receptance.models import num_parameters
+from receptance.training import (
+    Batching,
+    Checkpoints,
+    LiveProgress,
+    Optim,
+    Run,
+    Schedule,
+    Trainer,
+    Training,
+    Watching,
+    bits,
+    mean_loss,
+    read_metrics,
+)
+
+RATES = (1e-3, 2e-3, 4e-3)
+ROWS, LENGTH = 8, 256
+SHAPE = {"vocab_size": 256, "num_layers": 6, "dim": 192}
+RUNS = Path(__file__).parent / "runs"
+
+
+def rwkv(version: str) -> Any:
+    return build(Config(version=version, **SHAPE))
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "RWKV-7": lambda: rwkv("7"),
+    "Transformer": lambda: Transformer.like(rwkv("7")),
+    "RWKV-4": lambda: rwkv("4"),
+    "LSTM": lambda: LSTM(256, 2, 416),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=float, default=1e7)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--rates", nargs="+", type=float, default=list(RATES))
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where trainings are kept, to be gone on with")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    corpus, console = Corpus.of_bytes(documents("python:")), Console()
+    rows = []
+    for rate in args.rates:
+        for name in args.models:
+            rows.append(trained(name, rate, int(args.tokens), corpus, args.runs, console))
+            report("quality", with_best(rows), args.out)
+    best = {row["model"]: args.runs / row["run"] for row in with_best(rows) if row["best"]}
+    plots.loss_curves(args.runs / "quality.png", {name: read_metrics(folder) for name, folder in best.items()})
+
+
+def trained(name: str, rate: float, tokens: int, corpus: Corpus, runs: Path, console: Console) -> dict[str, Any]:
+    """One training, or what is left of it to do, and what it came to."""
+    folder = runs / f"{name}-{rate:g}-{tokens}"
+    recipe = Training(
+        batch=Batching(rows=ROWS, length=LENGTH, order="random"),
+        optim=Optim(lr=rate),
+        schedule=Schedule(tokens=tokens, warmup_steps=100),
+        checkpoints=Checkpoints(every_minutes=2, keep=1),
+        watch=Watching(held_out_every=max(1, tokens // (ROWS * LENGTH) // 20), held_out_tokens=50_000),
+    )
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    done = folder / "result.json"
+    if not done.exists():
+        with LiveProgress(console, f"{name}, {rate:g}", bytes_per_token=1.0) as live:
+            # While it learns, what is held out is read with the state carried on: only the recurrent can do that.
+            seen = None if isinstance(model, Transformer) else corpus.held_out
+            Trainer(model, corpus.train, recipe, live, held_out=seen, keeper=Run(folder, recipe)).train()
+        measured = {"bits per byte": in_pieces(model, corpus)}
+        if not isinstance(model, Transformer):
+            measured["carried on"] = bits(mean_loss(model, corpus.held_out, rows=16, length=LENGTH))
+        done.write_text(json.dumps(measured))
+    steps, found = read_metrics(folder), json.loads(done.read_text())
+    return {
+        "model": name,
+        "parameters": num_parameters(model),
+        "rate": rate,
+        "tokens": tokens,
+        "bits per byte": found["bits per byte"],
+        "carried on": found.get("carried on", ""),
+        "training bits": bits(steps[-1]["smooth_loss"]),
+        "minutes": steps[-1]["seconds"] / 60,
+        "tokens/s": steps[-1]["tokens"] / steps[-1]["seconds"],
+        "run": folder.name,
+    }
+
+
+@torch.no_grad()
+def in_pieces(model: Any, corpus: Corpus) -> float:
+    """Bits per byte of the held-out files in pieces of the training's length, with nothing before each."""
+    text, total, count = corpus.held_out, 0.0, 0
+    whole = (text.num_tokens - 1) // LENGTH
+    for start in range(0, whole, 32):
+        rows = range(start, min(start + 32, whole))
+        tokens = torch.stack([torch.from_numpy(text.window(row * LENGTH, LENGTH + 1)) for row in rows])
+        logits, _ = model(tokens[:, :-1])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="sum")
+        total, count = total + loss.item(), count + tokens[:, 1:].numel()
+    return bits(total / count)
+
+
+def with_best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each row, and whether it is its model's best, and how it stands to the Transformer's best."""
+    best: dict[str, float] = {}
+    for row in rows:
+        best[row["model"]] = min(row["bits per byte"], best.get(row["model"], 1e9))
+    peer = best.get("Transformer")
+    return [
+        {
+            **row,
+            "best": row["bits per byte"] == best[row["model"]],
+            "to the Transformer's": row["bits per byte"] / peer if peer else "",
+        }
+        for row in rows
+    ]
+
+
+if __name__ == "__main__":
+    main()
