@@ -29,6 +29,7 @@ from receptance import Config, build, plots
 from receptance.baselines import LSTM, Transformer
 from receptance.data import Corpus, documents
 from receptance.models import num_parameters
+from receptance.replacing import replacing
 from receptance.training import (
     Batching,
     Checkpoints,
@@ -38,7 +39,6 @@ from receptance.training import (
     Schedule,
     Trainer,
     Training,
-    Watching,
     bits,
     mean_loss,
     read_metrics,
@@ -88,20 +88,18 @@ def trained(name: str, rate: float, tokens: int, corpus: Corpus, runs: Path, con
         optim=Optim(lr=rate),
         schedule=Schedule(tokens=tokens, warmup_steps=100),
         checkpoints=Checkpoints(every_minutes=2, keep=1),
-        watch=Watching(held_out_every=max(1, tokens // (ROWS * LENGTH) // 20), held_out_tokens=50_000),
     )
     torch.manual_seed(0)
     model = MODELS[name]()
     done = folder / "result.json"
     if not done.exists():
         with LiveProgress(console, f"{name}, {rate:g}", bytes_per_token=1.0) as live:
-            # While it learns, what is held out is read with the state carried on: only the recurrent can do that.
-            seen = None if isinstance(model, Transformer) else corpus.held_out
-            Trainer(model, corpus.train, recipe, live, held_out=seen, keeper=Run(folder, recipe)).train()
+            Trainer(model, corpus.train, recipe, live, keeper=Run(folder, recipe)).train()
         measured = {"bits per byte": in_pieces(model, corpus)}
         if not isinstance(model, Transformer):
             measured["carried on"] = bits(mean_loss(model, corpus.held_out, rows=16, length=LENGTH))
-        done.write_text(json.dumps(measured))
+        with replacing(done) as partial:
+            partial.write_text(json.dumps(measured))
     steps, found = read_metrics(folder), json.loads(done.read_text())
     return {
         "model": name,

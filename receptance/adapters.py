@@ -32,6 +32,8 @@ WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 # What peft puts before the names of a model that it wraps.
 PREFIX = "base_model.model."
 BEGIN = ("begin_A", "begin_B")
+# What peft's adapters can do besides, and would change what is computed.
+UNLIKE = ("use_rslora", "alpha_pattern", "rank_pattern", "modules_to_save", "lora_bias", "layer_replication")
 
 
 def add_adapter(
@@ -48,22 +50,19 @@ def add_adapter(
     alpha     they are multiplied by alpha / rank; 0: twice the rank
     dropout   share of their inputs that is left out by chance, in training
     targets   the ends of the names of the matrices, as "att.key"; none: all
-    kept      PiSSA: where what it begins with is kept, so that it begins there again
+    kept      PiSSA: the file of `principal` with what it begins with; None: it is computed now
 
     Raises ConfigError for a method or target that is none, or that does not go with quantised matrices.
     """
     if method not in METHODS:
         raise ConfigError(f"there is no method {method!r}; choose {', '.join(METHODS)}")
-    known = _matrices(model)
-    names = [name for name in known if not targets or any(name.endswith(f".{target}") for target in targets)]
-    if not names:
-        ends = sorted({".".join(name.split(".")[2:]) for name in known})
-        raise ConfigError(f"no matrix of the layers ends in {', '.join(targets)}; there are {', '.join(ends)}")
-    if method != "lora" and any(isinstance(known[name], QuantLinear) for name in names):
-        raise ConfigError(f"{method} looks into the matrices, which quantised ones do not allow; take lora")
+    names = _targets(model, method, targets)
     model.requires_grad_(False)
     peft = _peft()
-    begin = _principal(known, names, rank, kept) if method == "pissa" else {}
+    begin: dict[str, tuple[Tensor, Tensor]] = {}
+    if method == "pissa":
+        made = _principal(_matrices(model), names, rank) if kept is None else load_file(kept)
+        begin = {name: (made[f"{name}.A"], made[f"{name}.B"]) for name in names}
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=alpha or 2 * rank,
@@ -86,24 +85,44 @@ def _matrices(model: RWKV) -> dict[str, nn.Module]:
     return {n: m for n, m in found if n.startswith("blocks.") and isinstance(m, nn.Linear | QuantLinear)}
 
 
-def _principal(
-    known: dict[str, nn.Module], names: Sequence[str], rank: int, kept: Path | None
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """The largest `rank` singular vectors of each matrix as A [rank, in] and B [out, rank], or those that were kept."""
-    if kept is None or not kept.exists():
-        made: dict[str, Tensor] = {}
-        for name in names:
-            weight = known[name].weight
-            assert isinstance(weight, Tensor)
-            left, values, right = torch.linalg.svd(weight.detach().float(), full_matrices=False)
-            root = values[:rank].sqrt()
-            made[f"{name}.A"], made[f"{name}.B"] = root[:, None] * right[:rank], left[:, :rank] * root
-        if kept is not None:
-            with replacing(kept) as partial:
-                save_file({name: tensor.contiguous() for name, tensor in made.items()}, partial)
-    else:
-        made = load_file(kept)
-    return {name: (made[f"{name}.A"], made[f"{name}.B"]) for name in names}
+def save_principal(model: RWKV, rank: int, targets: Sequence[str], path: Path) -> None:
+    """Write what PiSSA begins with, for `add_adapter`; leaves a file that is of this model, rank and targets.
+
+    Raises ConfigError for a target that is none, or a quantised matrix.
+    """
+    names = _targets(model, "pissa", targets)
+    mark = {"fingerprint": fingerprint(model), "names": json.dumps(names), "rank": str(rank)}
+    if path.exists():
+        with safe_open(path, framework="pt") as file:
+            if file.metadata() == mark:
+                return
+    tensors = _principal(_matrices(model), names, rank)
+    with replacing(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, mark)
+
+
+def _principal(known: dict[str, nn.Module], names: Sequence[str], rank: int) -> dict[str, Tensor]:
+    """The largest `rank` singular vectors of each matrix as NAME.A [rank, in] and NAME.B [out, rank]."""
+    made: dict[str, Tensor] = {}
+    for name in names:
+        weight = known[name].weight
+        assert isinstance(weight, Tensor)
+        left, values, right = torch.linalg.svd(weight.detach().float(), full_matrices=False)
+        root = values[:rank].sqrt()
+        made[f"{name}.A"], made[f"{name}.B"] = root[:, None] * right[:rank], left[:, :rank] * root
+    return made
+
+
+def _targets(model: RWKV, method: str, targets: Sequence[str]) -> list[str]:
+    """The names of the matrices that get additions.  Raises ConfigError where that cannot be."""
+    known = _matrices(model)
+    if wrong := [target for target in targets if not any(name.endswith(f".{target}") for name in known)]:
+        ends = sorted({".".join(name.split(".")[2:]) for name in known})
+        raise ConfigError(f"no matrix of the layers ends in {', '.join(wrong)}; there are {', '.join(ends)}")
+    names = [name for name in known if not targets or any(name.endswith(f".{target}") for target in targets)]
+    if method != "lora" and any(isinstance(known[name], QuantLinear) for name in names):
+        raise ConfigError(f"{method} looks into the matrices, which quantised ones do not allow; take lora")
+    return names
 
 
 def _begin_with(layer: Any, A: Tensor, B: Tensor) -> None:
@@ -156,9 +175,11 @@ def load_adapter(model: RWKV, path: Path) -> RWKV:
         with safe_open(path / WEIGHTS, framework="pt") as file:
             owner = (file.metadata() or {}).get("fingerprint")
             tensors = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if unlike := [name for name in UNLIKE if settings.get(name)]:
+            raise CheckpointError(f"the adapter in {path} needs {', '.join(unlike)}, which is not known here")
         wanted = {name: settings[name] for name in ("r", "lora_alpha", "target_modules")}
         config = peft.LoraConfig(**wanted, use_dora=bool(settings.get("use_dora")), lora_dropout=0.0)
-    except (OSError, FileNotFoundError) as error:
+    except OSError as error:
         reason = f"{(getattr(error, 'strerror', None) or str(error)).lower()}"
         raise CheckpointError(f"{path} is no folder of an adapter ({SETTINGS}, {WEIGHTS}): {reason}") from error
     except (ValueError, KeyError, TypeError, SafetensorError) as error:

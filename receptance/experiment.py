@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from .adapters import add_adapter, save_adapter
+from .adapters import add_adapter, save_adapter, save_principal
 from .checkpoints import save_checkpoint
 from .config import Config
 from .data import Document, HeldOut, Tokens, conversations, documents, files_of, pair, prepare
@@ -38,9 +39,12 @@ from .tokenizers import Tokenizer, open_tokenizer, tokenizer_for
 from .training import InitialState, LiveProgress, Outcome, Ranks, Recipe, Run, Trainer, read_weights
 from .training.plan import GPUS
 
+# What a method leaves; the others leave an adapter.
+LEAVES = {"full": "model.pth", "state": "state.pth"}
 # The text of which the bytes of a token are counted.
 COUNTED = 50_000
-Progress = Callable[[int, int], None]
+# What shows bytes and documents while text becomes tokens.
+Progress = Callable[[], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +60,26 @@ def run(
 ) -> Learnt:
     """Train as the recipe says in a folder, and go on where an earlier run of it stopped.
 
-    progress   is told of bytes and documents while text becomes tokens
+    progress   makes what shows bytes and documents while text becomes tokens
     fresh      whether the folder must not have a training yet
 
     Raises ReceptanceError, in one sentence, for whatever cannot be.
     """
-    console = console or Console()
-    with Ranks.join(recipe.compute) as ranks:
-        quiet = Console(quiet=True) if not ranks.is_first else console
-        base = _base(recipe, ranks)
+    keeper = Run(folder, recipe)
+    if fresh and keeper.found():
+        raise ConfigError(f"{folder} has a training in it; give --resume to go on with it, or another --out")
+    with Ranks.join(recipe.compute) as ranks, keeper.locked() if ranks.is_first else nullcontext():
+        quiet = (console or Console()) if ranks.is_first else Console(quiet=True)
+        # What is shared is cut into parts on its way to the device, which need not hold all of it.
+        device = torch.device("cpu") if recipe.compute.parallel == "fsdp" else ranks.device
+        base = _base(recipe, device)
         tokenizer = _tokenizer(recipe, base)
         texts = prepare_text(recipe, folder / "tokens", tokenizer, _template(recipe, base), ranks, quiet, progress)
-        model, initial = _learner(recipe, base, folder, ranks)
-        keeper = Run(folder, recipe)
-        if fresh and keeper.found():
-            raise ConfigError(f"{folder} has a training in it; give --resume to go on with it, or another --out")
+        model, initial = _learner(recipe, base, folder, device, ranks)
         outcome = _trained(recipe, model, initial, texts, tokenizer, keeper, ranks, quiet)
-        path = folder / {"full": "model.pth", "state": "state.pth"}.get(recipe.finetune.method, "adapter")
+        path = folder / LEAVES.get(recipe.finetune.method, "adapter")
         if ranks.is_first:
-            export(keeper.found()[-1], model, initial, path)
+            export(recipe, keeper.found()[-1], path)
     return Learnt(outcome, path)
 
 
@@ -94,13 +99,16 @@ def prepare_text(
     data = recipe.data
     sources = (data.train,) if isinstance(data.train, str) else data.train
     if len(sources) == 1 and _is_tokens(sources[0]):
-        train = Tokens.open(sources[0])
-        return train, Tokens.open(str(data.held_out)) if data.held_out else None
+        if data.held_out_one_in or isinstance(data.held_out, tuple):
+            raise ConfigError(f"{sources[0]} is tokens already; name one more such data set in data.held_out, or none")
+        return Tokens.open(sources[0]), Tokens.open(data.held_out) if data.held_out else None
     if tokenizer is None:
         raise ConfigError("it is not known which tokenizer fits the model; name it in data.tokenizer")
     held_out = () if data.held_out is None else (data.held_out,) if isinstance(data.held_out, str) else data.held_out
     wanted = _fingerprint(recipe, (*sources, *held_out), tokenizer, template)
     if ranks.is_first and _read_fingerprint(folder) != wanted:
+        # Until all is made anew, what is there is of no recipe.
+        (folder / "sources.json").unlink(missing_ok=True)
         bad: list[Bad] = []
 
         def read(each: tuple[str, ...]) -> Iterator[Document]:
@@ -110,9 +118,10 @@ def prepare_text(
             return chain.from_iterable(documents(source, data.column, on_bad) for source in each)
 
         apart = HeldOut(folder / "held-out", data.held_out_one_in) if data.held_out_one_in and not held_out else None
-        made = prepare(read(sources), tokenizer.name, folder / "train", progress=progress, held_out=apart)
-        if held_out:
-            prepare(read(held_out), tokenizer.name, folder / "held-out", progress=progress)
+        with (progress or _unseen)() as show:
+            made = prepare(read(sources), tokenizer.name, folder / "train", progress=show, held_out=apart)
+            if held_out:
+                prepare(read(held_out), tokenizer.name, folder / "held-out", progress=show)
         with replacing(folder / "sources.json") as partial:
             partial.write_text(json.dumps(wanted, indent=1) + "\n")
         console.print(f"{made.num_documents:,} documents, {made.num_tokens:,} tokens in {folder}", highlight=False)
@@ -124,10 +133,15 @@ def prepare_text(
     return Tokens.open(folder / "train"), Tokens.open(folder / "held-out") if has_held_out else None
 
 
+@contextmanager
+def _unseen() -> Iterator[Callable[[int, int], None]]:
+    yield lambda num_bytes, num_documents: None
+
+
 def _is_tokens(source: str) -> bool:
     """Whether a source is a data set that was made before."""
     path = Path(source)
-    return pair(path)[1].is_file() or (path.is_dir() and any(path.glob("*.idx")))
+    return (bool(path.name) and pair(path)[1].is_file()) or (path.is_dir() and any(path.glob("*.idx")))
 
 
 def _fingerprint(
@@ -150,19 +164,18 @@ def _read_fingerprint(folder: Path) -> Any:
         return None
 
 
-def _base(recipe: Recipe, ranks: Ranks) -> LanguageModel | Config:
+def _base(recipe: Recipe, device: torch.device) -> LanguageModel | Config:
     """The model to start from, or the shape of a new one."""
     if recipe.model.start is None:
-        if recipe.finetune.method != "full":
-            raise ConfigError(f"finetune.method is {recipe.finetune.method!r}; name the checkpoint in model.start")
         return recipe.model.config()
-    # What is learnt is float32; what stays may be smaller.
-    dtype = torch.float32 if recipe.finetune.method == "full" else None
-    if recipe.finetune.method == "full" and recipe.finetune.quant:
-        raise ConfigError("finetune.quant keeps matrices that are not learnt, and with 'full' all are; take lora")
-    base = load(recipe.model.start, dtype=dtype, device=ranks.device, quant=recipe.finetune.quant)
-    if recipe.finetune.method == "full":
+    whole = recipe.finetune.method == "full"
+    # What is learnt is float32; what stays may be smaller.  Gradients of float16 would need to be scaled.
+    dtype = torch.float32 if whole or recipe.compute.precision == "float32" else None
+    base = load(recipe.model.start, dtype=dtype, device=device, quant=recipe.finetune.quant)
+    if whole:
         dequantize(base.model)
+    if base.model.emb.weight.dtype == torch.float16:
+        base.model.float()
     return base
 
 
@@ -185,25 +198,24 @@ def _template(recipe: Recipe, base: LanguageModel | Config) -> Template | None:
 
 
 def _learner(
-    recipe: Recipe, base: LanguageModel | Config, folder: Path, ranks: Ranks
+    recipe: Recipe, base: LanguageModel | Config, folder: Path, device: torch.device, ranks: Ranks
 ) -> tuple[RWKV, InitialState | None]:
     """The model with what is learnt of it set free, and the initial state where that is it."""
     if isinstance(base, Config):
         torch.manual_seed(recipe.model.seed)
-        return build(base).to(ranks.device), None
+        return build(base).to(device), None
     model, how = base.model, recipe.finetune
     if how.method == "full":
         return model, None
     if how.method == "state":
         return model.requires_grad_(False), InitialState(model)
     torch.manual_seed(recipe.model.seed)
-    # Each process would begin elsewhere if each computed it; the first one keeps what all begin with.
+    # Each process would begin elsewhere if each computed it, and so would a training that goes on.
     kept = folder / "begin.safetensors"
-    if how.method == "pissa" and not kept.exists() and not ranks.is_first:
-        ranks.wait()
-    add_adapter(model, how.method, how.rank, how.alpha, how.dropout, how.targets, kept)
     if how.method == "pissa" and ranks.is_first:
-        ranks.wait()
+        save_principal(model, how.rank, how.targets, kept)
+    ranks.wait()
+    add_adapter(model, how.method, how.rank, how.alpha, how.dropout, how.targets, kept)
     return model, None
 
 
@@ -218,8 +230,6 @@ def _trained(
     console: Console,
 ) -> Outcome:
     text, held_out = texts
-    if recipe.watch.sample_every and recipe.compute.parallel == "fsdp":
-        raise ConfigError("watch.sample_every needs a whole model on one device, and fsdp has none; set it to 0")
     if ranks.is_first:
         keeper.folder.mkdir(parents=True, exist_ok=True)
         with replacing(keeper.folder / "recipe.toml") as partial:
@@ -243,17 +253,19 @@ def _trained(
         return trainer.train()
 
 
-def export(checkpoint: Path, model: RWKV, initial: InitialState | None, path: Path) -> None:
+def export(recipe: Recipe, checkpoint: Path, path: Path) -> None:
     """Write what a checkpoint holds as whoever uses the model wants it: a model, an adapter, or a tuned state."""
-    if initial is not None:
-        plain = InitialState(model.cpu())
-        read_weights(checkpoint, {f"initial.{name}": p.detach() for name, p in plain.named_parameters()})
-        plain.save(path)
-    elif path.suffix == ".pth":
+    if recipe.finetune.method == "full":
         save_checkpoint(model_of(checkpoint), path)
+        return
+    # Made again on this process alone: of the one that was trained it may have a part.
+    alone = Ranks()
+    model, initial = _learner(recipe, _base(recipe, alone.device), path.parent, alone.device, alone)
+    if initial is not None:
+        read_weights(checkpoint, {f"initial.{name}": p.detach() for name, p in initial.named_parameters()})
+        initial.save(path)
     else:
-        learnt = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-        read_weights(checkpoint, learnt)
+        read_weights(checkpoint, {name: p.detach() for name, p in model.named_parameters() if p.requires_grad})
         save_adapter(model, path)
 
 

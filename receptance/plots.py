@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import MissingExtraError
+from .errors import InputError, MissingExtraError
 from .replacing import replacing
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Distinguishable with every common kind of colour blindness, and in grey (Okabe and Ito).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 GREY = "#888888"
+ENDINGS = (".png", ".pdf", ".svg")
 
 
 # By the model's name, what one more token costs: (tokens of context, seconds, bytes of state), at several contexts.
@@ -43,9 +44,14 @@ def figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
 
 
 def save(made: Figure, path: Path) -> None:
-    """Writes beside the path and then renames, so that no half figure is ever seen."""
+    """Writes beside the path and then renames, so that no half figure is ever seen.
+
+    Raises InputError for an ending that is none of a picture.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise InputError(f"{path} is no name for a picture; choose one that ends in {', '.join(ENDINGS)}")
     with replacing(path) as partial:
-        made.savefig(partial, dpi=150, format=path.suffix.lstrip(".") or "png")
+        made.savefig(partial, dpi=150, format=path.suffix.lower().lstrip("."))
 
 
 def smoothed(values: Sequence[float], share: float = 0.02) -> list[float]:

@@ -25,7 +25,8 @@ def convert(
 ) -> None:
     """Write the checkpoint SRC in another format; DST's name says which. Memory stays at the largest tensor.
 
-    SRC may also be a checkpoint of a training, as runs/NAME/checkpoints/step-0001000.
+    SRC may also be a checkpoint of a training, as runs/NAME/checkpoints/step-0001000: that one, and one that gets an
+    adapter, is in memory as a whole.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn

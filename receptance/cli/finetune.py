@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,7 +78,7 @@ def finetune(
         "skip_bad": skip_bad,
     }
     sections: dict[str, Any] = {
-        "name": f"{method.value}-{Path(model).stem}",
+        "name": f"{method.value}-{_plain_name(model)}",
         "model": {"start": model},
         "data": {name: value for name, value in about.items() if value is not None},
         "batch": {
@@ -87,14 +88,20 @@ def finetune(
             "apart": method != Method.state,
         },
         "optim": {"lr": RATES[method.value] if lr is None else lr, "weight_decay": 0.0},
-        "schedule": {"epochs": epochs, "end": ENDS.get(method.value, 0.1)},
+        "schedule": {"epochs": epochs, "end": ENDS.get(method.value, 0.1), "warmup_steps": 3},
         "watch": {"held_out_every": 50},
         "finetune": {"method": method.value, "rank": rank, "quant": quant.value if quant else None},
     }
     recipe = Recipe.of(sections, parse_changes(settings or []))
     folder = out or RUNS / recipe.name
-    start(recipe, folder, resume)
-    _tell_use(recipe, folder)
+    if start(recipe, folder, resume) is not None:
+        _tell_use(recipe, folder)
+
+
+def _plain_name(model: str) -> str:
+    """What a model is called, as a name for a folder."""
+    name = re.split(r"[/\\:]", model)[-1]
+    return re.sub(r"[^\w.-]", "-", re.sub(r"\.(pth|safetensors|gguf|st)$", "", name))
 
 
 def _are_conversations(sources: list[str]) -> bool:

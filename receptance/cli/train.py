@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,52 +75,56 @@ def recipes(
         raise ConfigError(f"there is no recipe {printable(name)}; {suggested(name, known, 'there are')}")
 
 
-def start(recipe: Recipe, folder: Path, resume: bool) -> None:
-    """Train, with signs of life, and say what was left where."""
+def start(recipe: Recipe, folder: Path, resume: bool) -> Path | None:
+    """Train, with signs of life, and say what was left where; None in all processes but the first."""
     import os
 
     from ..experiment import run
 
     announce_kernels()
-    is_first = os.environ.get("RANK", "0") == "0"
-    screen = console()
-    with progress(in_bytes=True) as update:
-
-        def show(num_bytes: int, num_documents: int) -> None:
-            update(num_bytes, None, f"{num_documents:,} documents", "")
-
-        learnt = run(recipe, folder, screen, show, fresh=not resume)
-    if not is_first:
-        return
+    learnt = run(recipe, folder, console(), _making, fresh=not resume)
+    if os.environ.get("RANK", "0") != "0":
+        return None
     if learnt.outcome.interrupted:
         print(f"stopped by hand; go on with --resume --out {printable(str(folder))}")
     print(f"wrote {printable(str(learnt.path))}")
+    return learnt.path
+
+
+@contextmanager
+def _making() -> Iterator[Callable[[int, int], None]]:
+    """A bar while text becomes tokens."""
+    with progress(in_bytes=True) as update:
+        yield lambda num_bytes, num_documents: update(num_bytes, None, f"{num_documents:,} documents", "")
 
 
 def show_plan(recipe: Recipe, gpu: str, count: int, mfu: float) -> None:
-    """What a training needs, as a table."""
+    """What a training needs, as a table.  Raises ConfigError for one of a part of a model."""
     from rich.table import Table
 
     from ..checkpoints import find, open_checkpoint
-    from ..data import Tokens
+    from ..data import Tokens, pair
     from ..training.plan import GPUS, plan_of
     from ..training.progress import readable_time
 
+    if recipe.finetune.method != "full":
+        raise ConfigError(f"a plan is made for whole models, and this recipe's method is {recipe.finetune.method}")
     config = open_checkpoint(find(recipe.model.start)).config if recipe.model.start else recipe.model.config()
     tokens: float | None = recipe.schedule.tokens
     if recipe.schedule.steps is not None:
         tokens = recipe.schedule.steps * recipe.batch.rows * recipe.batch.length
-    if recipe.schedule.epochs is not None:
-        tokens = recipe.schedule.epochs * Tokens.open(str(recipe.data.train)).num_tokens
+    source = recipe.data.train
+    if recipe.schedule.epochs is not None and isinstance(source, str) and pair(source)[1].is_file():
+        tokens = recipe.schedule.epochs * Tokens.open(source).num_tokens
     made = plan_of(recipe, config, tokens, gpu, count, mfu)
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = {
         "parameters": f"{made.parameters:,}",
         "operations of a token": f"{made.flops_per_token / 1e9:,.2f} GFLOP, forward and backward",
-        "tokens": "as many as time allows" if tokens is None else f"{tokens:,.0f}",
+        "tokens": "not known before the text is made tokens of" if tokens is None else f"{tokens:,.0f}",
         "devices": f"{count} x {gpu}, {mfu:.0%} of {GPUS[gpu].peak / 1e12:,.0f} TFLOP/s used",
         "tokens/s": f"{made.tokens_per_second:,.0f}",
-        "time": "as given" if made.seconds is None else readable_time(made.seconds),
+        "time": "not known" if made.seconds is None else readable_time(made.seconds),
         "memory of a device": f"{made.memory['total'] / 1e9:.1f} GB of {GPUS[gpu].memory / 1e9:.0f}",
         **{f"  {name}": f"{size / 1e9:.1f} GB" for name, size in made.memory.items() if name != "total"},
     }

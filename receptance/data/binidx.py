@@ -53,8 +53,10 @@ class TokenFile(NamedTuple):
 
 
 def pair(path: str | Path) -> tuple[Path, Path]:
-    """The .bin and the .idx that a path names, with either ending or none."""
+    """The .bin and the .idx that a path names, with either ending or none.  Raises DataError for one without a name."""
     path = Path(path)
+    if not path.name:
+        raise DataError(f"{path} is no name of a data set; give NAME for NAME.bin and NAME.idx")
     stem = path.with_suffix("") if path.suffix in (".bin", ".idx") else path
     return stem.with_name(f"{stem.name}.bin"), stem.with_name(f"{stem.name}.idx")
 

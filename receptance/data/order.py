@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from hashlib import blake2b
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,10 @@ class Order(ABC):
     @abstractmethod
     def _start(self, number: int) -> int: ...
 
+    def begins(self, step: int) -> bool:
+        """Whether the rows of a step are at their start, where no state goes on."""
+        return True
+
     def _shuffled(self, number: int) -> int:
         """Which of the windows sample `number` is, where every epoch has all of them in another order."""
         epoch, place = divmod(number, self.num_windows)
@@ -91,19 +96,26 @@ class Packed(Order):
 
 
 class Documents(Order):
-    """A document for each sample, from its own first token on, cut to the length; each epoch in another order."""
+    """A document for each sample, from its own first token on; one that is longer is several.
+
+    Each epoch has another order.
+    """
 
     ragged = True
 
     def _count(self, starts: NDArray[np.int64]) -> int:
-        long = np.diff(starts) > 1
-        self._starts, self._ends = starts[:-1][long], starts[1:][long]
-        return len(self._starts)
+        parts = [(start, end) for start, end in pairwise(starts.tolist()) if end - start > 1]
+        pieces = [
+            (place, min(end, place + self.length + 1))
+            for start, end in parts
+            for place in range(start, end - 1, self.length)
+        ]
+        self._pieces = np.array(pieces, np.int64).reshape(-1, 2)
+        return len(pieces)
 
     def __call__(self, number: int) -> tuple[int, int]:
-        document = self._shuffled(number)
-        start, end = int(self._starts[document]), int(self._ends[document])
-        return start, min(end - start, self.length + 1)
+        start, end = self._pieces[self._shuffled(number)].tolist()
+        return start, end - start
 
     def _start(self, number: int) -> int:
         return self(number)[0]
@@ -123,7 +135,6 @@ class InOrder(Order):
         return (row * windows + step % windows) * self.length
 
     def begins(self, step: int) -> bool:
-        """Whether the rows are at their start, where no state goes on."""
         return step % (self.num_windows // self.rows) == 0
 
 

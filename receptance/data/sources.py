@@ -201,8 +201,6 @@ def _hub(name: str) -> Iterator[Record]:
         rows: Iterable[Any] = load_dataset(path, *rest, split=split, streaming=True)
         for number, row in enumerate(rows, 1):
             yield Record(row, 0, f":{number}", f"{HUB}{name}, row {number}")
-    except DataError:
-        raise
     except Exception as error:
         # Whatever the network and dozens of formats can raise.
         raise DataError(f"the data set {name} cannot be read: {' '.join(str(error).split())}") from error

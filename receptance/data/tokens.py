@@ -96,7 +96,7 @@ class Tokens:
         """
         self._check(start, length)
         made = np.zeros(length, np.bool_)
-        low, high = np.searchsorted(self.starts[1:] - 1, (start, start + length))
+        low, high = np.searchsorted(self.starts[1:], (start + 1, start + length + 1))
         made[self.starts[low + 1 : high + 1] - 1 - start] = True
         return made
 

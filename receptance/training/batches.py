@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data import ORDERS, InOrder, Tokens
+from ..data import ORDERS, Tokens
+from ..state import State
 from .loss import IGNORED
 from .recipe import Batching
 
@@ -62,6 +63,14 @@ class Batch(NamedTuple):
         return [Batch(*part) for part in zip(*parts, strict=True)]
 
 
+def in_parts(batch: Batch, rows: int, state: State | None) -> list[tuple[Batch, State | None]]:
+    """Parts of so many rows each (0: all), with what each goes on from."""
+    parts = batch.cut(rows or len(batch.tokens))
+    if len(parts) == 1 or state is None:
+        return [(part, state) for part in parts]
+    return [(part, state.rows(slice(rows * place, rows * (place + 1)))) for place, part in enumerate(parts)]
+
+
 class Batches:
     """The batches of a training on `text`.
 
@@ -94,10 +103,6 @@ class Batches:
             torch.from_numpy(self._first(places, longest - 1)) if self.batching.apart else None,
             torch.tensor(sizes) - 1 if self.order.ragged else None,
         )
-
-    def begins(self, step: int) -> bool:
-        """Whether no state goes on into this step."""
-        return not isinstance(self.order, InOrder) or self.order.begins(step)
 
     def _first(self, places: Sequence[tuple[int, int]], length: int) -> NDArray[np.bool_]:
         made = np.zeros((len(places), length), np.bool_)

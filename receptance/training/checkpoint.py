@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from .. import __version__
-from ..errors import CheckpointError, MissingExtraError
+from ..errors import CheckpointError, ConfigError, MissingExtraError
 from ..models import RWKV
 from ..state import State
 from .step import Position
@@ -45,7 +44,7 @@ class Saving:
     """A checkpoint that is being written from a copy of what it holds."""
 
     def __init__(self, path: Path, trainer: Trainer) -> None:
-        dcp = _distributed_checkpoints()
+        dcp = distributed_checkpoints()
         self.path, self.is_first = path, trainer.ranks.is_first
         # The dot hides it from whoever looks for checkpoints.
         self._partial = path.with_name(f".{path.name}.partial")
@@ -56,8 +55,7 @@ class Saving:
         trainer.ranks.wait()
         tensors = {name: _copy(tensor) for name, tensor in _tensors(trainer).items()}
         writer = dcp.HuggingFaceStorageWriter(str(self._partial), save_distributed=True)
-        group = _checkpoint_group() if trainer.ranks.count > 1 else None
-        self._future = dcp.async_save(tensors, storage_writer=writer, process_group=group)
+        self._future = dcp.async_save(tensors, storage_writer=writer, process_group=trainer.ranks.beside)
 
     def is_done(self) -> bool:
         """Whether everything is on disk, or cannot be."""
@@ -102,10 +100,14 @@ def read_about(path: Path) -> dict[str, Any]:
 def load(path: Path, trainer: Trainer) -> None:
     """Put a trainer where a checkpoint left one.
 
-    Raises CheckpointError where the checkpoint is damaged, or of another model.
+    Raises CheckpointError where the checkpoint is damaged or of another model, ConfigError where the recipe reads the
+    text in another way.
     """
     told = read_about(path)
+    _check_same_text(path, told["recipe"].get("batch", {}), trainer)
     position = Position.of(told["position"])
+    # Whoever goes on has changed something, or hopes for better luck.
+    position.skipped_in_a_row = 0
     stored = _sizes(path)
     parameters = learnt(trainer)
     for name, parameter in parameters.items():
@@ -134,12 +136,23 @@ def load(path: Path, trainer: Trainer) -> None:
     trainer.position = position
 
 
+def _check_same_text(path: Path, before: Mapping[str, Any], trainer: Trainer) -> None:
+    """Raise ConfigError where the steps to come would not read what comes next."""
+    now = trainer.recipe.batch.model_dump(mode="json")
+    for name in ("rows", "length", "order", "apart", "seed"):
+        if before.get(name) != now[name]:
+            raise ConfigError(
+                f"batch.{name} is {now[name]} and was {before.get(name)} when {path.name} was saved; "
+                f"leave it as it was, or begin anew in another folder"
+            )
+
+
 def read_weights(path: Path, wanted: Mapping[str, Tensor], alone: bool = True) -> None:
     """Fill tensors by name from a checkpoint; without `alone` all processes do it together, each its parts.
 
     Raises CheckpointError where it is damaged.
     """
-    dcp = _distributed_checkpoints()
+    dcp = distributed_checkpoints()
     try:
         dcp.load(dict(wanted), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=alone)
     except (Exception, dcp.CheckpointException) as error:
@@ -179,7 +192,7 @@ def _count(trainer: Trainer, parameter: Tensor, position: Position) -> Tensor:
 
 def _sizes(path: Path) -> dict[str, torch.Size]:
     """The shapes of the tensors in a checkpoint."""
-    dcp = _distributed_checkpoints()
+    dcp = distributed_checkpoints()
     try:
         metadata = dcp.HuggingFaceStorageReader(str(path)).read_metadata()
     except Exception as error:
@@ -187,18 +200,8 @@ def _sizes(path: Path) -> dict[str, torch.Size]:
     return {name: entry.size for name, entry in metadata.state_dict_metadata.items()}
 
 
-_group: Any = None
-
-
-def _checkpoint_group() -> Any:
-    """Of all processes, for checkpoints alone: they are written while gradients are exchanged."""
-    global _group
-    if _group is None:
-        _group = dist.new_group(backend="gloo")
-    return _group
-
-
-def _distributed_checkpoints() -> Any:
+def distributed_checkpoints() -> Any:
+    """PyTorch's own, which this module is written by.  Raises MissingExtraError where it is too old."""
     import torch.distributed.checkpoint as dcp
 
     if not hasattr(dcp, "HuggingFaceStorageWriter"):
@@ -219,7 +222,7 @@ def _attempt(act: Callable[[], Any]) -> None:
     """Raises CheckpointError for what the disk refuses."""
     try:
         act()
-    except (Exception, _distributed_checkpoints().CheckpointException) as error:
+    except (Exception, distributed_checkpoints().CheckpointException) as error:
         # What each process met is inside of PyTorch's own, which is no Exception.
         inner = next(iter(getattr(error, "failures", {}).values()), (error,))[0]
         words = getattr(inner, "strerror", None) or (str(inner).strip().splitlines() or [type(inner).__name__])[-1]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,11 +35,13 @@ class Ranks:
 
     rank, count   this one's number, and how many there are
     device        what this one computes on
+    beside        their group for what is written while gradients are exchanged; None where this one is alone
     """
 
     rank: int = 0
     count: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    beside: Any = None
 
     @classmethod
     @contextmanager
@@ -56,7 +59,7 @@ class Ranks:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
         try:
-            yield cls(dist.get_rank(), count, device)
+            yield cls(dist.get_rank(), count, device, dist.new_group(backend="gloo"))
             dist.barrier()
         finally:
             dist.destroy_process_group()
@@ -115,7 +118,9 @@ def shared(learner: Learner, compute: Compute, precision: torch.dtype, ranks: Ra
         return _sharded(learner, compute.replicas, precision, ranks)
     if ranks.count == 1:
         return learner
-    return nn.parallel.DistributedDataParallel(learner, [ranks.device] if ranks.device.type == "cuda" else None)
+    devices = [ranks.device] if ranks.device.type == "cuda" else None
+    # Buffers are never learnt, and quantised matrices are buffers.
+    return nn.parallel.DistributedDataParallel(learner, devices, broadcast_buffers=False)
 
 
 def _sharded(learner: Learner, replicas: int, precision: torch.dtype, ranks: Ranks) -> nn.Module:

@@ -8,7 +8,6 @@ Where the output is no terminal (a file, a log of a test run) it prints a plain 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -36,13 +35,29 @@ def readable_time(seconds: float) -> str:
     return f"{whole} s"
 
 
-def curve(values: Sequence[float], width: int = CURVE_WIDTH) -> str:
-    """Values as a row of bars, the means of neighbours where there are too many."""
-    size = max(1, -(-len(values) // width))
-    means = [sum(part) / len(part) for part in (values[i : i + size] for i in range(0, len(values), size))]
-    low, high = min(means, default=0.0), max(means, default=0.0)
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BARS[round((value - low) * scale)] for value in means)
+class Curve:
+    """Values as a row of bars; of too many, each bar is the mean of neighbours."""
+
+    def __init__(self, width: int = CURVE_WIDTH) -> None:
+        self.width, self.means, self.stride = width, list[float](), 1
+        self._sum, self._count = 0.0, 0
+
+    def add(self, value: float) -> None:
+        """One more value."""
+        self._sum, self._count = self._sum + value, self._count + 1
+        if self._count == self.stride:
+            self.means.append(self._sum / self._count)
+            self._sum, self._count = 0.0, 0
+        if len(self.means) == 2 * self.width:
+            self.means = [(a + b) / 2 for a, b in zip(self.means[::2], self.means[1::2], strict=True)]
+            self.stride *= 2
+
+    def drawn(self) -> str:
+        """The row."""
+        means = self.means[-self.width :] if self.stride == 1 else self.means
+        low, high = min(means, default=0.0), max(means, default=0.0)
+        scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+        return "".join(BARS[round((value - low) * scale)] for value in means)
 
 
 class LiveProgress:
@@ -62,7 +77,7 @@ class LiveProgress:
     ) -> None:
         self.console, self.title, self.bytes_per_token = console, title, bytes_per_token
         self.use_per_token = flops_per_token / peak_flops if peak_flops else 0.0
-        self.losses: list[float] = []
+        self.losses = Curve()
         self.held_out: float | None = None
         self.num_skipped = 0
         self.sample = ""
@@ -83,7 +98,7 @@ class LiveProgress:
         self.num_skipped += bool(step.skipped)
         self.held_out = self.held_out if step.held_out is None else step.held_out
         if not step.skipped:
-            self.losses.append(step.loss)
+            self.losses.add(step.loss)
         ends = step.share >= 1
         if self.console.is_terminal:
             # Drawing takes some milliseconds, as small steps do.
@@ -127,7 +142,7 @@ class LiveProgress:
         rows = self._figures(step)
         for left, right in zip(rows[::2], [*rows[1::2], ("", "")], strict=False):
             table.add_row(f"[dim]{left[0]}[/]", left[1], f"[dim]{right[0]}[/]", right[1])
-        shown: list[RenderableType] = [head, table, Text(curve(self.losses), style="cyan")]
+        shown: list[RenderableType] = [head, table, Text(self.losses.drawn(), style="cyan")]
         if self.sample:
             shown.append(Text(printable(self.sample), style="dim"))
         return Group(*shown)

@@ -1,6 +1,6 @@
 """Everything that decides a training, as values that can be read from a file, checked and written back.
 
-    recipe = Recipe.read("world-0.1b", {"optim.lr": 3e-4})           # a shipped recipe by its name, or a TOML file
+    recipe = Recipe.read("pretrain-v7", {"optim.lr": 3e-4})          # a shipped recipe by its name, or a TOML file
     recipe = Training(batch=Batching(rows=8, length=256), schedule=Schedule(tokens=10_000_000))
 
 The sections are those of the file: `[optim]` is `recipe.optim`.  The values that nobody gives are the official ones.
@@ -54,6 +54,13 @@ class ModelChoice(Section):
         names = ("version", "vocab_size", "num_layers", "dim", "head_size")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.start is not None and (self.sizes or self.preset is not None):
+            other = "preset" if self.preset is not None else next(iter(self.sizes))
+            raise ValueError(f"model.start has a shape of its own; leave model.{other} out")
+        return self
+
     def config(self) -> Config:
         """The shape of a new model.  Raises ConfigError where it is not complete, or cannot be."""
         if self.preset is not None:
@@ -88,6 +95,12 @@ class DataChoice(Section):
     conversations: bool = False
     template: str = "auto"
     skip_bad: bool = False
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.held_out and self.held_out_one_in:
+            raise ValueError("data.held_out says what is measured on; leave data.held_out_one_in out")
+        return self
 
 
 class Batching(Section):
@@ -167,6 +180,12 @@ class Compute(Section):
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     replicas: int = Field(default=1, ge=1)
 
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.replicas > 1 and self.parallel != "fsdp":
+            raise ValueError("compute.replicas are groups of devices that share a model; set compute.parallel to fsdp")
+        return self
+
 
 class Checkpoints(Section):
     """`[checkpoints]`: what is kept of a training.
@@ -243,6 +262,19 @@ class Recipe(Training):
     model: ModelChoice = ModelChoice()
     data: DataChoice
     finetune: Finetuning = Finetuning()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        how, batch = self.finetune, self.batch
+        if how.method != "full" and self.model.start is None:
+            raise ValueError(f"finetune.method is {how.method!r}; name the checkpoint to start from in model.start")
+        if how.method == "full" and how.quant:
+            raise ValueError("finetune.quant keeps matrices that are not learnt, and with 'full' all are; take lora")
+        if how.method == "state" and (batch.order != "documents" or batch.apart):
+            raise ValueError("a state is learnt at the start of rows; set batch.order to documents and apart to false")
+        if self.watch.sample_every and self.compute.parallel == "fsdp":
+            raise ValueError("watch.sample_every needs a whole model on one device, and fsdp has none; set it to 0")
+        return self
 
     @classmethod
     def read(cls, name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:

@@ -20,7 +20,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import TrainingError
 from ..replacing import replacing
-from .checkpoint import Saving, load
+from .checkpoint import Saving, distributed_checkpoints, load
 from .recipe import Training
 from .step import Step
 
@@ -46,7 +46,7 @@ class Run:
     """
 
     def __init__(self, folder: Path, recipe: Training) -> None:
-        self.folder, self.recipe = folder, recipe
+        self._folder, self.recipe = folder, recipe
         self.sample: Callable[[], str] | None = None
         self.on_sample: Callable[[str], None] | None = None
         self.checkpoints = folder / "checkpoints"
@@ -56,6 +56,13 @@ class Run:
         self._saved_at = time.monotonic()
         self._saved_step = -1
         self._board: Any = None
+        # Whoever holds it may take it again.
+        self._lock = FileLock(folder / ".lock")
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept."""
+        return self._folder
 
     @contextmanager
     def opened(self, trainer: Trainer) -> Iterator[None]:
@@ -63,25 +70,33 @@ class Run:
 
         Raises TrainingError where somebody does, CheckpointError where the checkpoint is damaged or of another model.
         """
-        if not trainer.ranks.is_first:
+        distributed_checkpoints()
+        is_first = trainer.ranks.is_first
+        with self.locked() if is_first else nullcontext():
+            if is_first:
+                self._tidy()
             trainer.ranks.wait()
             self._resume(trainer)
-            yield
-            return
+            if is_first:
+                self._drop_metrics(trainer.position.steps)
+                self._open_board(trainer.position.tokens)
+            try:
+                yield
+            finally:
+                if self._board is not None:
+                    self._board.close()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else trains in this folder.  Raises TrainingError where somebody does."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                self._tidy()
-                trainer.ranks.wait()
-                self._resume(trainer)
-                self._drop_metrics(trainer.position.steps)
-                self._open_board()
-                yield
+            self._lock.acquire(timeout=0)
         except Timeout:
             raise TrainingError(f"another process trains in {self.folder}; wait, or give another folder") from None
-        finally:
-            if self._board is not None:
-                self._board.close()
+        with self._lock:
+            self._lock.release()
+            yield
 
     def found(self) -> list[Path]:
         """The checkpoints, the oldest first."""
@@ -184,9 +199,9 @@ class Run:
             if self.on_sample is not None:
                 self.on_sample(text)
 
-    def _open_board(self) -> None:
+    def _open_board(self, tokens: int) -> None:
         if self.recipe.watch.tensorboard:
-            self._board = _summary_writer(self.folder / "tensorboard")
+            self._board = _summary_writer(self.folder / "tensorboard", tokens)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -228,7 +243,8 @@ def _number(path: Path) -> int:
     return int(found[1])
 
 
-def _summary_writer(folder: Path) -> Any:
+def _summary_writer(folder: Path, tokens: int) -> Any:
+    """What is written so far of later places than `tokens` does not count."""
     from ..errors import MissingExtraError
 
     try:
@@ -237,5 +253,5 @@ def _summary_writer(folder: Path) -> Any:
         raise MissingExtraError(
             "watch.tensorboard needs tensorboard; install it: pip install 'receptance[train]', or leave it out"
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=tokens + 1)
 

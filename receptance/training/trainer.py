@@ -31,22 +31,28 @@ from ..devices import memory_in_use, multiplies
 from ..errors import CheckpointError, TrainingError
 from ..models import RWKV
 from ..state import State
-from .batches import Batch, Batches
+from .batches import Batch, Batches, in_parts
 from .learner import Learner, recompute_layers
 from .parallel import Ranks, shared
 from .recipe import Training
 from .step import Outcome, Position, Step
-from .validation import learner_loss
+from .validation import HeldOut
 
 log = logging.getLogger(__name__)
 # Steps after which the usual length of the gradient is known.
 KNOWN_AFTER = 20
+# As many of the last steps are told of at the end.
+MOST_STEPS = 100_000
 # Of how many steps the speed is told.
 RECENT = 20
 
 
 class Keeper(Protocol):
-    """What keeps a training on disk."""
+    """What keeps a training on disk, in a folder."""
+
+    @property
+    def folder(self) -> Path:
+        """Where."""
 
     def opened(self, trainer: Trainer) -> AbstractContextManager[None]:
         """Put the trainer where the last checkpoint left it, and keep what it does while it trains."""
@@ -82,10 +88,12 @@ class Trainer:
         initial: nn.Module | None = None,
     ) -> None:
         self.model, self.text, self.recipe, self.on_step = model, text, recipe, on_step
-        self.held_out, self.keeper = held_out, keeper
+        self.keeper = keeper
         self.ranks = ranks or Ranks(device=next(model.parameters()).device)
         self.batches = Batches(text, recipe.batch)
         self.rows = self.ranks.own(recipe.batch.rows)
+        limit = recipe.watch.held_out_tokens
+        self.held_out = None if held_out is None else HeldOut(held_out, recipe.batch, limit, self.ranks)
         half = multiplies(torch.bfloat16, self.ranks.device)
         wanted = recipe.compute.precision
         self.precision = torch.bfloat16 if wanted == "bfloat16" or (wanted == "auto" and half) else torch.float32
@@ -94,7 +102,7 @@ class Trainer:
         learner = Learner(model, recipe.optim.l2wrap, initial)
         self.learner = shared(learner, recipe.compute, self.precision, self.ranks)
         self.optimizer = self._optimizer(learner)
-        self.position, self.steps = Position(), list[Step]()
+        self.position, self.steps = Position(), deque[Step](maxlen=MOST_STEPS)
         self.state: State | None = None
         self._num_targets = 0
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT + 1)
@@ -115,9 +123,8 @@ class Trainer:
         """
         if save_to:
             self.check_saving(save_to)
-        for text in (self.text, self.held_out):
-            if text is not None:
-                text.check_vocabulary(self.model.head.out_features)
+        for text in (self.text, *([self.held_out.batches.text] if self.held_out else [])):
+            text.check_vocabulary(self.model.head.out_features)
         self.model.train()
         with self.keeper.opened(self) if self.keeper else nullcontext(), stop_on_interrupt() as stop:
             self._started = time.perf_counter() - self.position.seconds
@@ -136,10 +143,12 @@ class Trainer:
         self.model.eval()
         if self.is_stuck:
             raise TrainingError(self._advice(save_to))
-        return Outcome(self.steps, interrupted=stop.is_set())
+        return Outcome(list(self.steps), interrupted=stop.is_set())
 
     def check_saving(self, path: Path) -> None:
         """Raises CheckpointError where the model cannot be saved there, so that no training is lost at its end."""
+        if self.recipe.compute.parallel == "fsdp":
+            raise CheckpointError("no process has a whole model with fsdp; leave save_to out, and convert a checkpoint")
         if not isinstance(self.model, RWKV):
             kind = type(self.model).__name__
             raise CheckpointError(f"no checkpoint holds a model of the kind {kind}, only an RWKV; leave save_to out")
@@ -168,11 +177,14 @@ class Trainer:
         """Goes down the clipped gradient of this process's part of a step once."""
         rate = self.set_learning_rate()
         self._set_seed()
+        before = self.state
         loss, num_tokens = self.gradient(batch.to(self.ranks.device))
         norm = self.clipped_norm()
         trouble = self.trouble(loss, norm)
         if trouble:
             self.position.skip(num_tokens)
+            # What was remembered may be what is wrong.
+            self.state = before
             log.warning("step %d skipped: %s", self.position.steps - 1, trouble)
         else:
             self.optimizer.step()
@@ -203,32 +215,28 @@ class Trainer:
         counts = self.ranks.total(torch.tensor([batch.num_targets, batch.num_tokens]))
         self._num_targets, num_tokens = int(counts[0]), int(counts[1])
         num_targets = max(1, self._num_targets)
-        parts = batch.cut(self.recipe.batch.rows_at_once or len(batch.tokens))
-        before = self._states(len(batch.tokens), parts)
+        before = None if self.batches.order.begins(self.position.steps) else self.state
+        parts = in_parts(batch, self.recipe.batch.rows_at_once, before)
         total, after = torch.zeros((), dtype=torch.float64), []
-        for number, (part, state) in enumerate(zip(parts, before, strict=True), 1):
-            with self.products(), self._meeting(number == len(parts)):
-                loss, state = self.learner(part, state, num_targets, self.batches.carries)
-                # Every engine takes the mean over the processes, and this is to be their sum.
+        for number, (part, state) in enumerate(parts, 1):
+            with self._meeting(number == len(parts)):
+                with self.products():
+                    loss, rest = self.learner(part, state, num_targets, self.batches.carries)
+                # Every engine takes the mean over the processes, and this is to be their sum.  Not under autocast:
+                # what was computed in float32 has gradients in float32.
                 torch.autograd.backward(loss * self.ranks.count)
             total += loss.detach().cpu()
-            after.append(state)
+            after.append(rest)
         self.state = State.stack(after) if self.batches.carries else None
         return self.ranks.total(total).item(), num_tokens
 
-    def _states(self, rows: int, parts: list[Batch]) -> list[State | None]:
-        """What each part of the batch goes on from."""
-        if self.state is None or self.batches.begins(self.position.steps):
-            return [None] * len(parts)
-        size = len(parts[0].tokens)
-        return [self.state.rows(slice(start, start + size)) for start in range(0, rows, size)]
-
     def _meeting(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Processes exchange their gradients with the last part of a step only."""
-        if isinstance(self.learner, nn.parallel.DistributedDataParallel):
-            return nullcontext() if is_last else self.learner.no_sync()
-        if self.recipe.compute.parallel == "fsdp":
-            self.learner.set_requires_gradient_sync(is_last)  # type: ignore[operator]
+        """With DDP, processes exchange their gradients with the last part of a step only.
+
+        With FSDP they do so with every part: no process has the memory for a whole gradient.
+        """
+        if isinstance(self.learner, nn.parallel.DistributedDataParallel) and not is_last:
+            return self.learner.no_sync()
         return nullcontext()
 
     def clipped_norm(self) -> float:
@@ -278,20 +286,12 @@ class Trainer:
         is_time = watch.held_out_every and (step.number + 1) % watch.held_out_every == 0
         if self.held_out is None or not (is_time or step.share >= 1):
             return step
-        rows, length = self._held_out_rows(), self.recipe.batch.length
-        loss = learner_loss(self.learner, self.held_out, rows, length, watch.held_out_tokens or None, self.ranks)
-        return replace(step, held_out=loss)
-
-    def _held_out_rows(self) -> int:
-        """As many as a step has, of which each has a window to read at least; every process has as many."""
-        assert self.held_out is not None
-        total = min(self.held_out.num_tokens, self.recipe.watch.held_out_tokens or self.held_out.num_tokens)
-        windows = min(self.recipe.batch.rows, total // self.recipe.batch.length)
-        return max(1, windows // self.ranks.count) * self.ranks.count
+        return replace(step, held_out=self.held_out.loss(self.learner, self.products))
 
     def _advice(self, save_to: Path | None) -> str:
         rate, why = self.recipe.optim.lr, self.steps[-1].skipped if self.steps else "it was so before"
-        kept = f"; what was learned before that is in {save_to}" if save_to else ""
+        place = save_to or (self.keeper.folder if self.keeper else None)
+        kept = f"; what was learned before that is in {place}" if place else ""
         return (
             f"{self.position.skipped_in_a_row} steps in a row were skipped, the last one as {why}; "
             f"where losses grew, lower the learning rate (it is {rate:g}) or train in float32{kept}"

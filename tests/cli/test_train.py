@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 import receptance
 from receptance.checkpoints import save_checkpoint
 from receptance.cli import app
+from receptance.cli.finetune import _plain_name
 from receptance.training import Recipe, shipped_recipes
 
 SMALL = """
@@ -63,9 +65,15 @@ def test_a_recipe_is_trained_and_gone_on_with(folder: Path) -> None:
     converted = receptance_("convert", "runs/small/checkpoints/step-0000006", "out.safetensors")
     assert converted.exit_code == 0
     assert receptance.load("out.safetensors").config == receptance.load("runs/small/model.pth").config
+    shutil.copytree("runs/small", "other/small")
     for end in ("png", "svg"):
-        drawn = receptance_("plot", "runs/small", "runs/small", "--out", f"x.{end}")
+        drawn = receptance_("plot", "runs/small", "other/small", "--out", f"x.{end}")
         assert drawn.exit_code == 0 and (folder / f"x.{end}").stat().st_size > 1000
+    # Text is drawn as shapes, of which each has its letter in a comment.
+    drawing = (folder / "x.svg").read_text()
+    assert "<!-- runs/small -->" in drawing and "<!-- other/small -->" in drawing
+    wrong = receptance_("plot", "runs/small", "--out", "x.txt")
+    assert wrong.exit_code == 2 and "x.txt is no name for a picture" in wrong.stderr
 
 
 def test_recipes_are_listed_and_printed() -> None:
@@ -113,6 +121,14 @@ def test_a_model_learns_from_conversations(folder: Path, method: str, made: str,
     assert said.exit_code == 0, said.stderr
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("rwkv7-g1-0.1b", "rwkv7-g1-0.1b"), ("user/repo:my model.pth", "my-model"), ("a/b.int8.safetensors", "b.int8")],
+)
+def test_a_folder_has_the_name_of_the_model(model: str, name: str) -> None:
+    assert _plain_name(model) == name
+
+
 def test_texts_are_learnt_from_as_they_are(folder: Path) -> None:
     save_checkpoint(receptance.build(receptance.Config(version="4", vocab_size=256, num_layers=1, dim=32)), "base.pth")
     (folder / "book.txt").write_text("It was a dark and stormy night. " * 40)
@@ -151,7 +167,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path) -> None:
     command = [sys.executable, "-m", "receptance", "train", "small.toml", "--set", "schedule.steps=1000000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     metrics = folder / "runs/small/metrics.jsonl"
-    while not metrics.exists() or metrics.read_bytes().count(b"\n") < 5:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < 5):
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=120)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from receptance.baselines import LSTM
-from receptance.errors import CheckpointError, TrainingError
+from receptance.errors import CheckpointError, ConfigError, TrainingError
 from receptance.training import Run, Step, Trainer, Training, read_metrics
 
 from . import killing
@@ -194,3 +194,24 @@ def test_a_checkpoint_says_what_it_is_of(tmp_path: Path) -> None:
     assert told["position"]["steps"] == 10 and told["versions"]["torch"] == torch.__version__
     assert told["model"]["version"] == "7" and told["recipe"]["schedule"]["steps"] == 10
     shutil.rmtree(tmp_path)
+
+
+def test_a_recipe_that_reads_the_text_otherwise_does_not_go_on(tmp_path: Path) -> None:
+    train(tmp_path, plan(steps=4))
+    for changes in ({"rows": 2}, {"length": 8}, {"order": "in-order"}, {"seed": 3}, {"apart": True}):
+        (name,) = changes
+        with pytest.raises(ConfigError, match=rf"batch\.{name} is .* and was .* leave it as it was"):
+            train(tmp_path, plan(steps=7, **changes))
+    # How many rows are computed at a time is nobody's business.
+    train(tmp_path, plan(steps=7, rows_at_once=2))
+
+
+def test_a_training_that_was_stuck_can_be_gone_on_with(tmp_path: Path) -> None:
+    """With a lower rate, as it is told, or a model that was mended."""
+    model = small_rwkv()
+    hook = model.head.register_forward_hook(lambda module, inputs, out: out * float("nan"))
+    with pytest.raises(TrainingError, match=f"what was learned before that is in {tmp_path}"):
+        train(tmp_path, plan(steps=30, patience=5), model=model)
+    hook.remove()
+    trainer = train(tmp_path, plan(steps=30, patience=5, lr=1e-3), model=model)
+    assert len(read_metrics(tmp_path)) == 30 and trainer.position.num_skipped == 5

@@ -8,6 +8,7 @@ import math
 import re
 import signal
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from receptance.models import build
 from receptance.training import (
     Batching,
     Compute,
+    Learner,
     LiveProgress,
     Optim,
+    Ranks,
     Schedule,
     Step,
     Trainer,
@@ -34,6 +37,7 @@ from receptance.training import (
     bits,
     mean_loss,
 )
+from receptance.training.validation import HeldOut
 
 SYMBOLS = 16
 
@@ -332,14 +336,61 @@ def test_an_exploding_gradient_is_skipped_and_said() -> None:
     assert not again.num_skipped
 
 
+def test_a_broken_step_leaves_the_memory_of_a_text_alone() -> None:
+    """Or all that follow would be broken, too."""
+    trainer = Trainer(small_rwkv(), TEXT, recipe(order="in-order", tokens=64 * 12))
+    trainer.train_step(trainer.batches(0))
+    before = trainer.state
+    hook = trainer.model.blocks[0].register_forward_hook(lambda module, inputs, out: (*out[:3], out[3] * math.nan))
+    head = trainer.model.head.register_forward_hook(lambda module, inputs, out: out * math.nan)
+    assert before is not None and trainer.train_step(trainer.batches(1)).skipped
+    assert trainer.state is before
+    hook.remove()
+    head.remove()
+    assert not trainer.train_step(trainer.batches(2)).skipped
+
+
+def test_the_backward_pass_is_not_under_autocast() -> None:
+    """What was computed in float32, as the recurrence, has gradients in float32."""
+    model, seen = small_rwkv(), []
+    model.head.weight.register_hook(lambda gradient: seen.append(torch.is_autocast_enabled("cpu")))
+    Trainer(model, TEXT, recipe(precision="bfloat16", tokens=64)).train()
+    assert seen == [False]
+
+
 def test_the_loss_on_what_is_held_out_is_measured_on_time() -> None:
     plan = recipe(tokens=10 * 64).changed(watch={"held_out_every": 4, "held_out_tokens": 200})
-    model = small_lstm()
-    outcome = Trainer(model, TEXT, plan, held_out=markov_text(1000, seed=4)).train()
+    model = small_rwkv()
+    outcome = Trainer(model, TEXT, plan, held_out=markov_text(193, seed=4)).train()
     assert [step.number for step in outcome.steps if step.held_out is not None] == [3, 7, 9]
-    assert outcome.steps[-1].held_out == pytest.approx(
-        mean_loss(model, markov_text(1000, seed=4), rows=4, length=16, limit=200)
-    )
+    assert outcome.steps[-1].held_out == pytest.approx(mean_loss(model, markov_text(193, seed=4), rows=4, length=16))
+
+
+@pytest.mark.parametrize("order", ["packed", "documents"])
+def test_what_is_held_out_is_read_as_the_training_reads(order: str) -> None:
+    """With documents apart, and only what is learnt; in any parts."""
+    draw = np.random.default_rng(0)
+    text = Tokens.of([[*draw.integers(1, 16, size), 0] for size in draw.integers(3, 12, 40)])
+    model = small_rwkv()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    found = set()
+    for rows_at_once in (0, 1, 2):
+        chosen = recipe(order=order, apart=True, rows_at_once=rows_at_once, precision="float32").batch
+        held = HeldOut(text, chosen, 0, Ranks())
+        found.add(round(held.loss(Learner(model), nullcontext), 5))
+    total, count = 0.0, 0
+    for a, b in zip(text.starts[:-1], text.starts[1:], strict=True):
+        # In order, a document is foretold from the token that ends the one before.
+        start = max(0, a - 1) if order == "packed" else a
+        tokens = torch.from_numpy(text.window(int(start), int(b - start)))[None]
+        logits, _ = model(tokens[:, :-1])
+        total += torch.nn.functional.cross_entropy(logits[0], tokens[0, 1:], reduction="sum").item()
+        count += tokens.shape[1] - 1
+    assert len(found) == 1
+    # In order, what is left over at the end of the rows is not read.
+    assert found.pop() == pytest.approx(total / count, rel=1e-4 if order == "documents" else 0.05)
 
 
 def test_memory_and_speed_are_told() -> None:

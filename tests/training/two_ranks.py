@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from receptance import Config, build
+from receptance.adapters import add_adapter
 from receptance.data import Tokens
 from receptance.training import InitialState, Ranks, Run, Step, Trainer, Training
 
@@ -43,6 +44,9 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "ddp, documents": {"batch": {"order": "documents", "rows_at_once": 1}},
     "fsdp, documents": {"batch": {"order": "documents"}, "compute": {"parallel": "fsdp"}},
     "ddp, a tuned state": {"optim": {"lr": 0.1}},
+    "fsdp, a tuned state": {"optim": {"lr": 0.1}, "compute": {"parallel": "fsdp"}},
+    "ddp, adapters": {},
+    "fsdp, adapters": {"compute": {"parallel": "fsdp"}},
     "fsdp in bfloat16": {"compute": {"parallel": "fsdp", "precision": "bfloat16"}},
 }
 # Saved by two and gone on with by one, and the other way round.
@@ -70,6 +74,8 @@ def train(name: str, ranks: Ranks, alone: bool, folder: Path | None = None, stop
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     initial = InitialState(model.requires_grad_(False)) if name.endswith("state") else None
+    if name.endswith("adapters"):
+        add_adapter(model, "lora", rank=4)
     chosen, steps = recipe(name, alone), list[Step]()
 
     keeper = None if folder is None else Run(folder, chosen)
