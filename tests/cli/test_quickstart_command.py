@@ -12,17 +12,22 @@ from typer.testing import CliRunner
 
 from receptance.cli import app
 from receptance.errors import ConfigError
-from receptance.quickstart import quickstart
+from receptance.quickstart import Plan, quickstart
 
 
 def test_options_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     forget("GOMP_SPINCOUNT", monkeypatch)
-    calls: list[tuple[Path, float]] = []
-    monkeypatch.setattr("receptance.quickstart.quickstart", lambda out, seconds: calls.append((out, seconds)))
+    calls: list[tuple[Path, float, str | None]] = []
+
+    def told(out: Path, seconds: float, plan: Plan) -> None:
+        calls.append((out, seconds, plan.start))
+
+    monkeypatch.setattr("receptance.quickstart.quickstart", told)
     assert CliRunner().invoke(app, ["quickstart"]).exit_code == 0
-    assert CliRunner().invoke(app, ["quickstart", "--out", "there", "--seconds", "5"]).exit_code == 0
+    options = ["--out", "there", "--seconds", "5", "--start", "house"]
+    assert CliRunner().invoke(app, ["quickstart", *options]).exit_code == 0
     assert CliRunner().invoke(app, ["quickstart", "--seconds", "0"]).exit_code == 2
-    assert calls == [(Path("quickstart"), 90.0), (Path("there"), 5.0)]
+    assert calls == [(Path("quickstart"), 90.0, None), (Path("there"), 5.0, "house")]
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, 0.0])

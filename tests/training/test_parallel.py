@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,40 +19,28 @@ from .two_ranks import CASES, RESUMED, STEPS
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this PyTorch has no torch.distributed")
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[float]]]:
-    """The folder, and the losses of two processes by the name of the case."""
-    folder = tmp_path_factory.mktemp("ranks")
+def test_two_processes_take_the_steps_of_one_and_go_on_with_each_other(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """One test, so that the two processes are started once."""
+    alone = {name: two_ranks.train(name, Ranks(), alone=True) for name in CASES}
     for name in RESUMED:
-        two_ranks.train(name, Ranks(), True, folder / "one first" / name, stop=STEPS // 2)
-    two_ranks.start(folder)
-    return folder, json.loads((folder / "losses.json").read_text())
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_two_processes_take_the_steps_of_one(name: str, found: Any) -> None:
-    alone, together = two_ranks.train(name, Ranks(), alone=True), found[1][name]
-    assert len(alone) == len(together) == STEPS + 2
-    if "bfloat16" in name:
-        # Weights and activations are rounded to it here, products alone there.
-        assert together == pytest.approx(alone, rel=0.02)
-    else:
-        assert together == pytest.approx(alone, rel=1e-5)
-    assert alone[-2] < alone[0]
-
-
-@pytest.mark.parametrize("name", RESUMED)
-def test_two_go_on_with_what_one_saved(name: str, found: Any) -> None:
-    alone = two_ranks.train(name, Ranks(), alone=True)
-    rest = found[1][f"{name}, resumed"]
-    assert rest == pytest.approx(alone[-len(rest) :], rel=1e-5) and len(rest) == STEPS // 2 + 1
-
-
-@pytest.mark.parametrize("name", RESUMED)
-def test_one_goes_on_with_what_two_saved(name: str, found: Any) -> None:
-    alone = two_ranks.train(name, Ranks(), alone=True)
-    rest = two_ranks.train(name, Ranks(), True, found[0] / "two first" / name)
-    assert rest == pytest.approx(alone[-len(rest) :], rel=1e-5) and len(rest) == STEPS // 2 + 1
+        two_ranks.train(name, Ranks(), True, tmp_path / "one first" / name, stop=STEPS // 2)
+    two_ranks.start(tmp_path)
+    together: dict[str, list[float]] = json.loads((tmp_path / "losses.json").read_text())
+    for name in CASES:
+        with subtests.test(name):
+            assert len(alone[name]) == len(together[name]) == STEPS + 2
+            # In bfloat16, weights and activations are rounded to it there, products alone here.
+            assert together[name] == pytest.approx(alone[name], rel=0.02 if "bfloat16" in name else 1e-5)
+            assert alone[name][-2] < alone[name][0]
+    for name in RESUMED:
+        with subtests.test("two go on with what one saved", name=name):
+            rest = together[f"{name}, resumed"]
+            assert rest == pytest.approx(alone[name][-len(rest) :], rel=1e-5) and len(rest) == STEPS // 2 + 1
+        with subtests.test("one goes on with what two saved", name=name):
+            rest = two_ranks.train(name, Ranks(), True, tmp_path / "two first" / name)
+            assert rest == pytest.approx(alone[name][-len(rest) :], rel=1e-5) and len(rest) == STEPS // 2 + 1
 
 
 def test_rows_that_cannot_be_shared_are_told() -> None:
