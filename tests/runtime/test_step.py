@@ -33,19 +33,22 @@ def model_in(config: Config, weights: str) -> RWKV:
     return model if weights == "float32" else quantize(model, weights)
 
 
+def tokens_for(model: RWKV, length: int, rows: int) -> Tensor:
+    """Random tokens [length, rows], always the same; PyTorch's own generator is shared by all threads."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(model.config.vocab_size, (length, 40), generator=generator)[:, :rows]
+
+
 def follow(model: RWKV, step: runtime.Step, slots: list[int], length: int = 5) -> tuple[list[Tensor], State]:
     """Logits [B, V] of each of some random tokens, and the state at the end, by the step."""
-    torch.manual_seed(1)
-    tokens = torch.randint(model.config.vocab_size, (length, 40))[:, : len(slots)]
-    return [step(row, slots).clone() for row in tokens], step.read(slots)
+    return [step(row, slots).clone() for row in tokens_for(model, length, len(slots))], step.read(slots)
 
 
 def by_model(model: RWKV, state: State, length: int = 5) -> tuple[list[Tensor], State]:
     """The same by the model file."""
-    torch.manual_seed(1)
     logits = []
     with torch.no_grad():
-        for row in torch.randint(model.config.vocab_size, (length, 40))[:, : state.num_rows]:
+        for row in tokens_for(model, length, state.num_rows):
             given, state = model(row[:, None], state)
             logits.append(given[:, 0])
     return logits, state
