@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -32,6 +30,7 @@ from ..errors import CheckpointError, TrainingError
 from ..models import RWKV
 from ..state import State
 from .batches import Batch, Batches, in_parts
+from .interrupts import stop_on_interrupt
 from .learner import Learner, recompute_layers
 from .parallel import Ranks, shared
 from .recipe import Training
@@ -296,26 +295,3 @@ class Trainer:
             f"{self.position.skipped_in_a_row} steps in a row were skipped, the last one as {why}; "
             f"where losses grew, lower the learning rate (it is {rate:g}) or train in float32{kept}"
         )
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into an event that is set; the second does what Ctrl-C did before.
-
-    Only the main thread receives signals: elsewhere the event is never set.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: Any) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -182,16 +182,15 @@ def test_torchrun_trains_as_one_process_does(folder: Path) -> None:
     precise = ["--set", "compute.precision=float32", "--set", "compute.device=cpu"]
     assert receptance_("train", "small.toml", "--out", "one", *precise).exit_code == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for parallel in ("ddp", "fsdp"):
-        chosen = [*precise, "--set", f"compute.parallel={parallel}"]
-        command = [*torchrun, "-m", "receptance", "train", "small.toml", "--out", parallel, *chosen]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.count(f"wrote {parallel}/model.pth") == 1
+    chosen = [*precise, "--set", "compute.parallel=fsdp"]
+    command = [*torchrun, "-m", "receptance", "train", "small.toml", "--out", "two", *chosen]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
+    assert result.returncode == 0, result.stderr
+    # One of them speaks.
+    assert result.stdout.count("wrote two/model.pth") == 1
     losses = {
         name: [json.loads(line)["loss"] for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("one", "ddp", "fsdp")
+        for name in ("one", "two")
     }
-    assert losses["ddp"] == pytest.approx(losses["one"], rel=1e-5)
-    assert losses["fsdp"] == pytest.approx(losses["one"], rel=1e-5)
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-5)
