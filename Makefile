@@ -65,7 +65,7 @@ links: $(STAMP)  ## bring docs/ up to date: the generated reference, the line nu
 	$(BIN)/python -m tests.update_reference
 	$(BIN)/python -m tests.update_links
 
-house: $(STAMP)  ## train the little model that the package brings again (an hour on two cores), and write its card
+house: $(STAMP)  ## train the little model that the package brings again (an hour or two on two cores), and write its card
 	$(BIN)/receptance train house --resume
 	$(BIN)/python -m tests.update_house runs/house
 

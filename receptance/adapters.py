@@ -50,7 +50,7 @@ def add_adapter(
     alpha     they are multiplied by alpha / rank; 0: twice the rank
     dropout   share of their inputs that is left out by chance, in training
     targets   the ends of the names of the matrices, as "att.key"; none: all
-    kept      PiSSA: the file of `principal` with what it begins with; None: it is computed now
+    kept      PiSSA: the file of `save_principal` with what it begins with; None: it is computed now
 
     Raises ConfigError for a method or target that is none, or that does not go with quantised matrices.
     """
@@ -71,11 +71,10 @@ def add_adapter(
         use_dora=method == "dora",
     )
     peft.inject_adapter_in_model(config, model)
-    for layer in _layers(model):
+    for name, layer in _named_layers(model):
         # The additions are learnt, and are exact whatever the model computes in.
         for part in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
             part.float()
-    for name, layer in _named_layers(model):
         if name in begin:
             _begin_with(layer, *begin[name])
 
@@ -180,7 +179,7 @@ def load_adapter(model: RWKV, path: Path) -> RWKV:
         wanted = {name: settings[name] for name in ("r", "lora_alpha", "target_modules")}
         config = peft.LoraConfig(**wanted, use_dora=bool(settings.get("use_dora")), lora_dropout=0.0)
     except OSError as error:
-        reason = f"{(getattr(error, 'strerror', None) or str(error)).lower()}"
+        reason = (error.strerror or str(error)).lower()
         raise CheckpointError(f"{path} is no folder of an adapter ({SETTINGS}, {WEIGHTS}): {reason}") from error
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"the adapter in {path} is damaged, or no LoRA; copy it anew") from error
@@ -208,28 +207,20 @@ def merge_adapter(model: RWKV) -> RWKV:
     return model
 
 
-def has_adapter(model: nn.Module) -> bool:
-    """Whether additions stand beside some of the matrices."""
-    return any(hasattr(module, "lora_A") for module in model.modules())
-
-
 def _named_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, module) for name, module in model.named_modules() if hasattr(module, "lora_A"))
 
 
-def _layers(model: nn.Module) -> Iterator[Any]:
-    return (layer for _, layer in _named_layers(model))
-
-
 def _config(model: RWKV) -> dict[str, Any]:
     """What peft needs to know of the additions."""
-    layer = next(_layers(model))
+    names, layers = zip(*_named_layers(model), strict=True)
+    layer = layers[0]
     return {
         "peft_type": "LORA",
         "r": layer.r["default"],
         "lora_alpha": layer.lora_alpha["default"],
         "use_dora": bool(layer.use_dora["default"]),
-        "target_modules": [name for name, _ in _named_layers(model)],
+        "target_modules": list(names),
         "bias": "none",
         "lora_dropout": 0.0,
         "task_type": None,

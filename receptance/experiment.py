@@ -28,7 +28,7 @@ from .data import Document, HeldOut, Tokens, conversations, documents, files_of,
 from .data.sources import Bad, refuse
 from .display import printable
 from .errors import CheckpointError, ConfigError
-from .generation import Called
+from .generation import Prompt, Sampling, complete
 from .language_model import LanguageModel, load
 from .models import RWKV, build, num_parameters
 from .models.rwkv import flops_per_token
@@ -37,6 +37,7 @@ from .replacing import replacing
 from .templates import Template, open_template
 from .tokenizers import Tokenizer, open_tokenizer, tokenizer_for
 from .training import InitialState, LiveProgress, Outcome, Ranks, Recipe, Run, Trainer, read_weights
+from .training.checkpoint import read_about
 from .training.plan import GPUS
 
 # What a method leaves; the others leave an adapter.
@@ -231,11 +232,9 @@ def _trained(
 ) -> Outcome:
     text, held_out = texts
     if ranks.is_first:
-        keeper.folder.mkdir(parents=True, exist_ok=True)
         with replacing(keeper.folder / "recipe.toml") as partial:
             partial.write_text(recipe.to_toml(), encoding="utf-8")
-    told = _about(recipe, model, initial, text)
-    console.print(told, highlight=False)
+    console.print(_about(model, initial, text), highlight=False)
     live = LiveProgress(
         console,
         "Training",
@@ -247,9 +246,7 @@ def _trained(
         keeper.sample = lambda: sample(model, initial, tokenizer, recipe)
         keeper.on_sample = live.show_sample
     with live:
-        trainer = Trainer(
-            model, text, recipe, live, held_out=held_out, keeper=keeper, ranks=ranks, initial=initial
-        )
+        trainer = Trainer(model, text, recipe, live, held_out=held_out, keeper=keeper, ranks=ranks, initial=initial)
         return trainer.train()
 
 
@@ -274,8 +271,6 @@ def model_of(checkpoint: Path) -> RWKV:
 
     Raises CheckpointError where it holds none, as that of an adapter does.
     """
-    from .training.checkpoint import read_about
-
     told = read_about(checkpoint)
     if told["model"] is None or told["recipe"].get("finetune", {}).get("method", "full") != "full":
         raise CheckpointError(f"{checkpoint} holds no whole model; what it holds is beside it in its training's folder")
@@ -284,35 +279,24 @@ def model_of(checkpoint: Path) -> RWKV:
     return model.eval()
 
 
-@torch.no_grad()
 def sample(model: RWKV, initial: nn.Module | None, tokenizer: Tokenizer, recipe: Recipe) -> str:
-    """A text that the model writes now, the likeliest tokens preferred."""
-    watch = recipe.watch
-    was_training, tokens = model.training, [tokenizer.end_of_text, *tokenizer.encode(watch.prompt)]
+    """A text that the model writes now."""
+    watch, was_training = recipe.watch, model.training
+    asked = Prompt(watch.prompt, Sampling(temperature=0.8, seed=recipe.batch.seed), watch.sample_tokens)
     model.eval()
-    state = initial(1) if initial is not None else None
-    generator = torch.Generator().manual_seed(recipe.batch.seed)
-    device = model.emb.weight.device
-    x, state = model.features(torch.tensor([tokens], device=device), state)
-    said: list[int] = []
-    stepping, logits = Called(model, state), model.head(x[:, -1])
-    for _ in range(watch.sample_tokens):
-        shares = torch.softmax(logits[0].float().cpu() / 0.8, -1)
-        token = int(torch.multinomial(shares, 1, generator=generator))
-        if token == tokenizer.end_of_text:
-            break
-        said.append(token)
-        logits = stepping.step(torch.tensor([token], device=device))
+    (written,) = complete(model, tokenizer, [asked], state=None if initial is None else initial(1).detach())
     model.train(was_training)
-    return watch.prompt + tokenizer.decode(said)
+    return watch.prompt + written.text
 
 
-def _about(recipe: Recipe, model: RWKV, initial: InitialState | None, text: Tokens) -> str:
+def _about(model: RWKV, initial: InitialState | None, text: Tokens) -> str:
     """The training in a line."""
     learnt = sum(p.numel() for p in (initial or model).parameters() if p.requires_grad)
     whole = num_parameters(model)
-    part = f", of which {learnt / 1e6:.2f}M are learnt" if initial is None and learnt < whole else ""
-    part = f", and {learnt / 1e6:.2f}M of its initial state, which is learnt" if initial is not None else part
+    if initial is not None:
+        part = f", and {learnt / 1e6:.2f}M of its initial state, which is learnt"
+    else:
+        part = f", of which {learnt / 1e6:.2f}M are learnt" if learnt < whole else ""
     return (
         f"RWKV-{model.config.version}, {whole / 1e6:.1f}M parameters{part}; "
         f"{text.num_tokens:,} tokens in {text.num_documents:,} documents"

@@ -15,6 +15,7 @@ from datetime import date
 from pathlib import Path
 
 import receptance
+from benchmarks.protocol import machine
 from receptance.catalogue import HOUSE_FILE
 from receptance.data import Tokens, documents, is_held_out
 from receptance.models import num_parameters
@@ -45,7 +46,7 @@ that has really learnt something. It is no assistant, knows no facts, and its pr
 | shape | RWKV-7, {config.num_layers} layers of width {config.dim}, {parameters:,} parameters, bytes as tokens |
 | file | `{file}`, int8 with the rest in float32, {megabytes:.1f} MB, SHA-256 `{digest}` |
 | learnt from | {train:,} bytes in {num_train:,} files: see below |
-| trained | {tokens:,} tokens, {minutes:.0f} minutes on {processor} beside other work, {when} |
+| trained | {tokens:,} tokens, {minutes:.0f} minutes on {processor}, {when} |
 | held out | {held:,} bytes in {num_held} files: **{measured:.3f} bits per byte**, {whole:.3f} before rounding |
 | licence | Apache-2.0, as the package |
 
@@ -104,7 +105,7 @@ def card(folder: Path, recipe: Recipe) -> str:
         num_train=train.num_documents,
         tokens=steps[-1]["tokens"],
         minutes=steps[-1]["seconds"] / 60,
-        processor="two cores of an AMD EPYC (Zen 5)",
+        processor=machine()["processor"],
         when=date.today().isoformat(),
         held=held.num_tokens,
         num_held=held.num_documents,

@@ -54,7 +54,7 @@ def convert(
 
 def _write_model(src: str, dst: Path, dtype: Dtype | None, adapter: Path | None) -> None:
     """Write a model that has to be made in memory first."""
-    from ..checkpoints import save_checkpoint
+    from ..checkpoints import find, open_checkpoint, save_checkpoint
     from ..experiment import model_of
     from ..language_model import load
 
@@ -64,8 +64,6 @@ def _write_model(src: str, dst: Path, dtype: Dtype | None, adapter: Path | None)
         model = model_of(Path(src))
     else:
         # In the precision of the file, whatever this machine computes in.
-        from ..checkpoints import find, open_checkpoint
-
         model = load(src, dtype=open_checkpoint(find(src)).dtype, device="cpu", adapter=adapter).model
     save_checkpoint(model if dtype is None else model.to(dtype.torch), dst)
 

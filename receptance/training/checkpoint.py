@@ -110,13 +110,7 @@ def load(path: Path, trainer: Trainer) -> None:
     position.skipped_in_a_row = 0
     stored = _sizes(path)
     parameters = learnt(trainer)
-    for name, parameter in parameters.items():
-        if name not in stored or stored[name] != parameter.shape:
-            found = f"is {list(stored[name])}" if name in stored else "is missing"
-            raise CheckpointError(
-                f"{path} is of another model: {name} {found} and this one's is {list(parameter.shape)}; "
-                f"give another folder, or the recipe that it was made with"
-            )
+    _check_same_model(path, stored, parameters)
     wanted: dict[str, Tensor] = {name: p.detach() for name, p in parameters.items()}
     moments = {
         name: {moment: torch.zeros_like(p.detach()) for moment in MOMENTS}
@@ -144,6 +138,17 @@ def _check_same_text(path: Path, before: Mapping[str, Any], trainer: Trainer) ->
             raise ConfigError(
                 f"batch.{name} is {now[name]} and was {before.get(name)} when {path.name} was saved; "
                 f"leave it as it was, or begin anew in another folder"
+            )
+
+
+def _check_same_model(path: Path, stored: Mapping[str, torch.Size], parameters: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError where what is learnt has other names or shapes."""
+    for name, parameter in parameters.items():
+        if name not in stored or stored[name] != parameter.shape:
+            found = f"is {list(stored[name])}" if name in stored else "is missing"
+            raise CheckpointError(
+                f"{path} is of another model: {name} {found} and this one's is {list(parameter.shape)}; "
+                f"give another folder, or the recipe that it was made with"
             )
 
 

@@ -83,7 +83,7 @@ def plan_of(
 ) -> Plan:
     """What a training of a model of this shape needs.
 
-    mfu    share of the peak that useful operations reach: 0.4 is good for large models
+    mfu    share of the peak that is reached, operations of recomputing included: 0.4 is good for large models
 
     Raises ConfigError for a GPU that is not known.
     """

@@ -272,6 +272,8 @@ class Recipe(Training):
             raise ValueError("finetune.quant keeps matrices that are not learnt, and with 'full' all are; take lora")
         if how.method == "state" and (batch.order != "documents" or batch.apart):
             raise ValueError("a state is learnt at the start of rows; set batch.order to documents and apart to false")
+        if how.method == "state" and self.watch.sample_every and not self.watch.prompt:
+            raise ValueError("watch.prompt is empty, and a text after a tuned state needs a beginning; give one")
         if self.watch.sample_every and self.compute.parallel == "fsdp":
             raise ValueError("watch.sample_every needs a whole model on one device, and fsdp has none; set it to 0")
         return self

@@ -51,7 +51,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finished training: the steps of this run, and whether it was stopped by hand."""
+    """A finished training: the steps of this run, of a long one the last, and whether it was stopped by hand."""
 
     steps: list[Step]
     interrupted: bool

@@ -35,7 +35,7 @@ from .learner import Learner, recompute_layers
 from .parallel import Ranks, shared
 from .recipe import Training
 from .step import Outcome, Position, Step
-from .validation import HeldOut
+from .validation import Measuring
 
 log = logging.getLogger(__name__)
 # Steps after which the usual length of the gradient is known.
@@ -92,7 +92,7 @@ class Trainer:
         self.batches = Batches(text, recipe.batch)
         self.rows = self.ranks.own(recipe.batch.rows)
         limit = recipe.watch.held_out_tokens
-        self.held_out = None if held_out is None else HeldOut(held_out, recipe.batch, limit, self.ranks)
+        self.held_out = None if held_out is None else Measuring(held_out, recipe.batch, limit, self.ranks)
         half = multiplies(torch.bfloat16, self.ranks.device)
         wanted = recipe.compute.precision
         self.precision = torch.bfloat16 if wanted == "bfloat16" or (wanted == "auto" and half) else torch.float32

@@ -42,7 +42,7 @@ def mean_loss(model: Any, text: Tokens, rows: int = 8, length: int = 256, limit:
     return total / count
 
 
-class HeldOut:
+class Measuring:
     """What a training is measured on: the text once, in the form in which the training reads.
 
     Documents are read as documents, everything else in order with the state carried on; states begin anew where the

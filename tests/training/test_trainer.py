@@ -37,7 +37,7 @@ from receptance.training import (
     bits,
     mean_loss,
 )
-from receptance.training.validation import HeldOut
+from receptance.training.validation import Measuring
 
 SYMBOLS = 16
 
@@ -378,7 +378,7 @@ def test_what_is_held_out_is_read_as_the_training_reads(order: str) -> None:
     found = set()
     for rows_at_once in (0, 1, 2):
         chosen = recipe(order=order, apart=True, rows_at_once=rows_at_once, precision="float32").batch
-        held = HeldOut(text, chosen, 0, Ranks())
+        held = Measuring(text, chosen, 0, Ranks())
         found.add(round(held.loss(Learner(model), nullcontext), 5))
     total, count = 0.0, 0
     for a, b in zip(text.starts[:-1], text.starts[1:], strict=True):
