@@ -5,9 +5,10 @@
 
 The text is the source of Python's standard library, byte by byte; one file in twenty is held out.  Every model has
 about three million parameters and learns with AdamW, the cosine schedule and its own weight decay groups at each of the
-same three learning rates; the best one counts.  Measured are bits per byte on the held-out files, read in pieces as
-long as those of the training, with nothing before each: no model may look further back than another.  For RWKV and the
-LSTM the same is told with the state carried on from piece to piece.
+same three learning rates.  Measured are bits per byte on the held-out files, read in pieces as long as those of the
+training, with nothing before each: no model may look further back than another.  The rate is chosen on the first half
+of these files, and what is told is measured on the second.  For RWKV and the LSTM the same is told with the state
+carried on from piece to piece.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.protocol import report
 from receptance import Config, build, plots
 from receptance.baselines import LSTM, Transformer
-from receptance.data import Corpus, documents
+from receptance.data import Corpus, Tokens, documents
 from receptance.models import num_parameters
 from receptance.replacing import replacing
 from receptance.training import (
@@ -76,13 +79,18 @@ def main() -> None:
         for name in args.models:
             rows.append(trained(name, rate, int(args.tokens), corpus, args.runs, console))
             report("quality", with_best(rows), args.out)
-    best = {row["model"]: args.runs / row["run"] for row in with_best(rows) if row["best"]}
-    plots.loss_curves(args.runs / "quality.png", {name: read_metrics(folder) for name, folder in best.items()})
+    best = {row["model"]: row["rate"] for row in with_best(rows) if row["best"]}
+    curves = {name: read_metrics(args.runs / run_name(name, rate, int(args.tokens))) for name, rate in best.items()}
+    plots.loss_curves(args.runs / "quality.png", curves)
+
+
+def run_name(name: str, rate: float, tokens: int) -> str:
+    return f"{name}-{rate:g}-{tokens}"
 
 
 def trained(name: str, rate: float, tokens: int, corpus: Corpus, runs: Path, console: Console) -> dict[str, Any]:
     """One training, or what is left of it to do, and what it came to."""
-    folder = runs / f"{name}-{rate:g}-{tokens}"
+    folder = runs / run_name(name, rate, tokens)
     recipe = Training(
         batch=Batching(rows=ROWS, length=LENGTH, order="random"),
         optim=Optim(lr=rate),
@@ -95,9 +103,10 @@ def trained(name: str, rate: float, tokens: int, corpus: Corpus, runs: Path, con
     if not done.exists():
         with LiveProgress(console, f"{name}, {rate:g}", bytes_per_token=1.0) as live:
             Trainer(model, corpus.train, recipe, live, keeper=Run(folder, recipe)).train()
-        measured = {"bits per byte": in_pieces(model, corpus)}
+        choosing, telling = halves(corpus.held_out)
+        measured = {"bits on the first half": in_pieces(model, choosing), "bits per byte": in_pieces(model, telling)}
         if not isinstance(model, Transformer):
-            measured["carried on"] = bits(mean_loss(model, corpus.held_out, rows=16, length=LENGTH))
+            measured["carried on"] = bits(mean_loss(model, telling, rows=16, length=LENGTH))
         with replacing(done) as partial:
             partial.write_text(json.dumps(measured))
     steps, found = read_metrics(folder), json.loads(done.read_text())
@@ -106,19 +115,25 @@ def trained(name: str, rate: float, tokens: int, corpus: Corpus, runs: Path, con
         "parameters": num_parameters(model),
         "rate": rate,
         "tokens": tokens,
+        "bits on the first half": found["bits on the first half"],
         "bits per byte": found["bits per byte"],
         "carried on": found.get("carried on", ""),
         "training bits": bits(steps[-1]["smooth_loss"]),
         "minutes": steps[-1]["seconds"] / 60,
         "tokens/s": steps[-1]["tokens"] / steps[-1]["seconds"],
-        "run": folder.name,
     }
 
 
+def halves(text: Tokens) -> tuple[Tokens, Tokens]:
+    """The first half of the documents, and the others."""
+    pieces = [text.window(start, end - start) for start, end in pairwise(text.starts.tolist())]
+    return Tokens.of(pieces[: len(pieces) // 2]), Tokens.of(pieces[len(pieces) // 2 :])
+
+
 @torch.no_grad()
-def in_pieces(model: Any, corpus: Corpus) -> float:
-    """Bits per byte of the held-out files in pieces of the training's length, with nothing before each."""
-    text, total, count = corpus.held_out, 0.0, 0
+def in_pieces(model: Any, text: Tokens) -> float:
+    """Bits per byte of a text in pieces of the training's length, with nothing before each."""
+    total, count = 0.0, 0
     whole = (text.num_tokens - 1) // LENGTH
     for start in range(0, whole, 32):
         rows = range(start, min(start + 32, whole))
@@ -130,16 +145,16 @@ def in_pieces(model: Any, corpus: Corpus) -> float:
 
 
 def with_best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each row, and whether it is its model's best, and how it stands to the Transformer's best."""
-    best: dict[str, float] = {}
-    for row in rows:
-        best[row["model"]] = min(row["bits per byte"], best.get(row["model"], 1e9))
+    """Each row, and whether it has its model's best rate, and how its bits stand to those of the Transformer's best."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=itemgetter("bits on the first half")):
+        best.setdefault(row["model"], row)
     peer = best.get("Transformer")
     return [
         {
             **row,
-            "best": row["bits per byte"] == best[row["model"]],
-            "to the Transformer's": row["bits per byte"] / peer if peer else "",
+            "best": row is best[row["model"]],
+            "to the Transformer's": row["bits per byte"] / peer["bits per byte"] if peer else "",
         }
         for row in rows
     ]
