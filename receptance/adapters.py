@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .errors import CheckpointError, ConfigError, InputError, MissingExtraError
 from .models import RWKV
@@ -52,11 +53,11 @@ def add_adapter(
     targets   the ends of the names of the matrices, as "att.key"; none: all
     kept      PiSSA: the file of `save_principal` with what it begins with; None: it is computed now
 
-    Raises ConfigError for a method or target that is none, or that does not go with quantised matrices.
+    Raises ConfigError for a method or target that is none.
     """
     if method not in METHODS:
         raise ConfigError(f"there is no method {method!r}; choose {', '.join(METHODS)}")
-    names = _targets(model, method, targets)
+    names = _targets(model, targets)
     model.requires_grad_(False)
     peft = _peft()
     begin: dict[str, tuple[Tensor, Tensor]] = {}
@@ -87,9 +88,9 @@ def _matrices(model: RWKV) -> dict[str, nn.Module]:
 def save_principal(model: RWKV, rank: int, targets: Sequence[str], path: Path) -> None:
     """Write what PiSSA begins with, for `add_adapter`; leaves a file that is of this model, rank and targets.
 
-    Raises ConfigError for a target that is none, or a quantised matrix.
+    Raises ConfigError for a target that is none.
     """
-    names = _targets(model, "pissa", targets)
+    names = _targets(model, targets)
     mark = {"fingerprint": fingerprint(model), "names": json.dumps(names), "rank": str(rank)}
     if path.exists():
         with safe_open(path, framework="pt") as file:
@@ -112,24 +113,24 @@ def _principal(known: dict[str, nn.Module], names: Sequence[str], rank: int) -> 
     return made
 
 
-def _targets(model: RWKV, method: str, targets: Sequence[str]) -> list[str]:
+def _targets(model: RWKV, targets: Sequence[str]) -> list[str]:
     """The names of the matrices that get additions.  Raises ConfigError where that cannot be."""
     known = _matrices(model)
     if wrong := [target for target in targets if not any(name.endswith(f".{target}") for name in known)]:
         ends = sorted({".".join(name.split(".")[2:]) for name in known})
         raise ConfigError(f"no matrix of the layers ends in {', '.join(wrong)}; there are {', '.join(ends)}")
-    names = [name for name in known if not targets or any(name.endswith(f".{target}") for target in targets)]
-    if method != "lora" and any(isinstance(known[name], QuantLinear) for name in names):
-        raise ConfigError(f"{method} looks into the matrices, which quantised ones do not allow; take lora")
-    return names
+    return [name for name in known if not targets or any(name.endswith(f".{target}") for target in targets)]
 
 
 def _begin_with(layer: Any, A: Tensor, B: Tensor) -> None:
-    """Move B A out of the matrix and into its addition."""
+    """Move B A out of the matrix and into its addition; a quantised matrix stays, and what it gives has B A x less."""
     scale, base = layer.scaling["default"], layer.get_base_layer()
     A, B = A.to(base.weight.device) / scale, B.to(base.weight.device)
     with torch.no_grad():
-        base.weight.copy_(base.weight.float() - scale * (B @ A))
+        if isinstance(base, QuantLinear):
+            base.register_forward_hook(lambda _, inputs, y: y - scale * F.linear(F.linear(inputs[0], A), B).to(y.dtype))
+        else:
+            base.weight.copy_(base.weight.float() - scale * (B @ A))
         layer.lora_A["default"].weight.copy_(A)
         layer.lora_B["default"].weight.copy_(B)
     for name, tensor in zip(BEGIN, (A, B), strict=True):

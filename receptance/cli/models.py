@@ -79,6 +79,7 @@ def _print_all(screen: Console, rows: list[Row]) -> None:
         screen.print(f"[bold]{about}[/] ({precision})", highlight=False)
         screen.print(block)
     screen.print(
+        "[bold]house[/] is no chat model: 3M parameters that write Python, in this package (generate, quickstart).\n"
         "\ndownload is also the memory that the weights take as they are stored, float32 what they take in float32.\n"
         "More about one of them: receptance models NAME",
         highlight=False,

@@ -35,11 +35,12 @@ def train(
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what it needs: memory, operations, days.")
     ] = False,
-    gpu: Annotated[str, typer.Option(help="With --plan: the kind of GPU.")] = "h100",
-    gpus: Annotated[int, typer.Option(min=1, help="With --plan: how many.")] = 1,
+    gpu: Annotated[str | None, typer.Option(help="With --plan: the kind of GPU; h100 if not given.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="With --plan: how many; 1 if not given.")] = None,
     mfu: Annotated[
-        float, typer.Option(min=0.01, max=1, help="With --plan: the share of their peak that is used.")
-    ] = 0.4,
+        float | None,
+        typer.Option(min=0.01, max=1, help="With --plan: the share of their peak that is used; 0.4 if not given."),
+    ] = None,
 ) -> None:
     """Train a model as a recipe says.
 
@@ -50,8 +51,10 @@ def train(
 
     chosen = Recipe.read(recipe, parse_changes(settings or []))
     if plan:
-        show_plan(chosen, gpu, gpus, mfu)
+        show_plan(chosen, gpu or "h100", gpus or 1, mfu or 0.4)
         return
+    if given := [name for name, value in (("--gpu", gpu), ("--gpus", gpus), ("--mfu", mfu)) if value is not None]:
+        raise ConfigError(f"{given[0]} is of a plan; add --plan, or start several devices with torchrun")
     start(chosen, out or RUNS / (chosen.name or "unnamed"), resume)
 
 

@@ -241,6 +241,11 @@ class Finetuning(Section):
     quant: Literal["int8", "int4"] | None = None
 
 
+NO_TUNING = Finetuning()
+# What only some methods take.
+OF_LOW_RANK = ("rank", "alpha", "dropout", "targets")
+
+
 class Training(Section):
     """How any model is trained on any text: what `Trainer` needs to know."""
 
@@ -266,6 +271,9 @@ class Recipe(Training):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         how, batch = self.finetune, self.batch
+        low_rank = how.method not in ("full", "state")
+        if not low_rank and (given := [name for name in OF_LOW_RANK if getattr(how, name) != getattr(NO_TUNING, name)]):
+            raise ValueError(f"finetune.{given[0]} is of low-rank additions, and {how.method!r} has none; leave it out")
         if how.method != "full" and self.model.start is None:
             raise ValueError(f"finetune.method is {how.method!r}; name the checkpoint to start from in model.start")
         if how.method == "full" and how.quant:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import receptance
 from receptance.checkpoints import save_checkpoint
 from receptance.cli import app
 from receptance.cli.finetune import _plain_name
-from receptance.training import Recipe, shipped_recipes
+from receptance.training import Recipe, bits, read_metrics, shipped_recipes
 
 SMALL = """
 [model]
@@ -76,6 +77,22 @@ def test_a_recipe_is_trained_and_gone_on_with(folder: Path) -> None:
     assert wrong.exit_code == 2 and "x.txt is no name for a picture" in wrong.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_a_terminal_shows_where_a_training_stands(folder: Path) -> None:
+    import pexpect
+
+    command = ["-m", "receptance", "train", "small.toml", "--set", "schedule.steps=6", "--set", "watch.sample_every=3"]
+    terminal = pexpect.spawn(sys.executable, command, timeout=120, dimensions=(40, 100), encoding="utf-8")
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.read())
+    terminal.close()
+    assert terminal.exitstatus == 0
+    last = read_metrics(folder / "runs" / "small")[-1]
+    assert f"{last['smooth_loss']:.3f} ({bits(last['smooth_loss']):.2f} bits/byte)" in shown
+    assert f"{last['held_out']:.3f} ({bits(last['held_out']):.2f} bits/byte)" in shown
+    for name in ("100%", "0 s left", "tokens/s", "learning rate", "gradient", "memory"):
+        assert name in shown, name
+
+
 def test_recipes_are_listed_and_printed() -> None:
     listed = receptance_("recipes")
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(shipped_recipes())
@@ -93,6 +110,9 @@ def test_a_plan_starts_nothing(folder: Path) -> None:
     assert not (folder / "runs").exists()
     wrong = receptance_("train", "pretrain-v7", "--plan", "--gpu", "abacus")
     assert wrong.exit_code == 2 and "no GPU is known as 'abacus'" in wrong.stderr
+    alone = receptance_("train", "small.toml", "--gpus", "2")
+    assert alone.exit_code == 2 and "--gpus is of a plan; add --plan" in alone.stderr
+    assert not (folder / "runs").exists()
 
 
 TALK = {"messages": [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Yes."}]}

@@ -292,6 +292,15 @@ def test_progress_shows_loss_speed_and_time_left(terminal: bool) -> None:
     assert terminal == ("gradient" in shown)
 
 
+def test_progress_shows_the_use_of_the_peak() -> None:
+    """2,000 tokens a second of 3 GFLOP each are 60 % of 10 TFLOP/s."""
+    step = Step(9, 640, 0.3, 1.0, 1e-3, 2.0, 2.0, 1.0, 2000.0, 10**9, "")
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with LiveProgress(console, "training", flops_per_token=3e9, peak_flops=1e13) as live:
+        live(step)
+    assert re.search(r"use of the peak.*60\.0%", console.file.getvalue())  # type: ignore[attr-defined]
+
+
 def test_validation_carries_the_state() -> None:
     """The loss of a stream read in short pieces is that of the same stream read at once."""
     model, text = small_lstm().double(), markov_text(500, seed=3)
