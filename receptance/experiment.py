@@ -294,9 +294,9 @@ def _about(model: RWKV, initial: InitialState | None, text: Tokens) -> str:
     learnt = sum(p.numel() for p in (initial or model).parameters() if p.requires_grad)
     whole = num_parameters(model)
     if initial is not None:
-        part = f", and {learnt / 1e6:.2f}M of its initial state, which is learnt"
+        part = f", and {learnt:,} of its initial state, which is learnt"
     else:
-        part = f", of which {learnt / 1e6:.2f}M are learnt" if learnt < whole else ""
+        part = f", of which {learnt:,} are learnt" if learnt < whole else ""
     return (
         f"RWKV-{model.config.version}, {whole / 1e6:.1f}M parameters{part}; "
         f"{text.num_tokens:,} tokens in {text.num_documents:,} documents"

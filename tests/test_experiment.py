@@ -187,12 +187,15 @@ def test_an_adapter_learns_beside_quantised_matrices(
         assert loss == pytest.approx(found.item(), rel=2e-2)
 
 
-@pytest.mark.parametrize("version", ["6", "7"])
-def test_a_tuned_state_is_what_was_learnt(version: str, bases: dict[str, Path], texts: Path, tmp_path: Path) -> None:
-    learnt = do(shrunk("state", bases, texts, version, schedule__steps=6, optim__lr=0.05), tmp_path / "run")
+@pytest.mark.parametrize(("version", "quant"), [("6", None), ("7", None), ("7", "int8"), ("7", "int4")])
+def test_a_tuned_state_is_what_was_learnt(
+    version: str, quant: str | None, bases: dict[str, Path], texts: Path, tmp_path: Path
+) -> None:
+    more = {"finetune__quant": quant} if quant else {}
+    learnt = do(shrunk("state", bases, texts, version, schedule__steps=6, optim__lr=0.05, **more), tmp_path / "run")
     steps = read_metrics(tmp_path / "run")
     assert steps[-1]["loss"] < steps[0]["loss"]
-    lm = receptance.load(bases[version])
+    lm = receptance.load(bases[version], quant=quant)
     state = lm.load_state(learnt.path)
     assert state.shift.abs().sum() == 0 and state.wkv.shape == (2, 1, 2, 32, 32)
     tensors = torch.load(learnt.path, weights_only=True)
