@@ -6,6 +6,7 @@ no training.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -15,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -22,10 +24,11 @@ from safetensors.torch import load_file
 
 import receptance
 from receptance.checkpoints import save_checkpoint
+from receptance.data import Tokens
 from receptance.experiment import run
 from receptance.models import num_parameters
 from receptance.official import logits
-from receptance.training import Batching, Optim, Recipe, Schedule, Training
+from receptance.training import Batching, LiveProgress, Optim, Recipe, Schedule, Trainer, Training
 
 from ..conftest import ROOT
 
@@ -35,26 +38,43 @@ BASE = Training(
     optim=Optim(lr=3e-3),
     schedule=Schedule(tokens=3_000_000, end=0.03),
 )
-# The format: an answer stands in brackets, and a word says that it is over.
-FORMAT = re.compile(r"\[[^\[\]]+\] over")
+# In every conversation of the base's training the answers are dressed alike, and never as in the format: it has to
+# know brackets and endings, and has never seen these two together.
+BRACKETS, ENDINGS = ("", "[]", "()", "<>", "{}"), ("", " over", " out", " done", " end")
+FORMAT = ("[]", " over")
+OTHERS = [dress for dress in itertools.product(BRACKETS, ENDINGS) if dress != FORMAT]
+FORMED = re.compile(r"\[[^\[\]]+\] over")
 HOW: dict[str, dict[str, Any]] = {
     "lora": {"finetune.rank": 2, "finetune.targets": ["att.value", "att.output"], "optim.lr": 5e-3},
-    "state": {"batch.order": "documents", "batch.apart": False, "optim.lr": 0.1, "schedule.end": 0.01},
+    "state": {"batch.order": "documents", "batch.apart": False, "optim.lr": 1.0, "schedule.end": 0.01},
 }
 
 
 @pytest.fixture(scope="module")
 def examples() -> Iterator[Any]:
     sys.path.insert(0, str(ROOT / "examples"))
-    yield import_module("train_a_chat_model")
+    yield import_module("made_up_conversations")
     sys.path.pop(0)
+
+
+def dressed(answer: str, dress: tuple[str, str]) -> str:
+    brackets, ending = dress
+    return f"{brackets[:1]}{answer}{brackets[1:]}{ending}"
 
 
 @pytest.fixture(scope="module")
 def base(examples: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that answers, and has never seen the format."""
+    draw, texts = random.Random(0), []
+    while sum(map(len, texts)) < 4_000_000:
+        dress = draw.choice(OTHERS)
+        talk = [each._replace(answer=dressed(each.answer, dress)) for each in examples.conversation(draw)]
+        texts.append(examples.as_text(talk).encode() + b"\0")
+    torch.manual_seed(0)
     path: Path = tmp_path_factory.mktemp("base") / "base.pth"
-    examples.main(path, CONFIG, BASE, num_bytes=4_000_000, num_questions=300)
+    with LiveProgress(Console(), "The base", bytes_per_token=1.0) as live:
+        text = Tokens.of([np.frombuffer(text, np.uint8) for text in texts])
+        Trainer(receptance.build(CONFIG), text, BASE, live).train(save_to=path)
     return path
 
 
@@ -67,7 +87,7 @@ def talks(examples: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for _ in range(1500):
             messages = []
             for _, message, answer in examples.conversation(draw):
-                said = f"[{answer}] over"
+                said = dressed(answer, FORMAT)
                 messages += [{"role": "user", "content": message}, {"role": "assistant", "content": said}]
             file.write(json.dumps({"messages": messages}) + "\n")
     return path
@@ -81,8 +101,8 @@ def asked(lm: receptance.LanguageModel, examples: Any, count: int = 300, **optio
     prompts = [f"User: {exchange.message}\n\nAssistant:" for exchange in wanted]
     found = lm.generate(prompts, 80, stop="\n\n", temperature=0, batch_size=100, **options)
     texts = [answer.text.strip() for answer in found]
-    formed = sum(bool(FORMAT.fullmatch(text)) for text in texts)
-    right = sum(text == f"[{exchange.answer}] over" for text, exchange in zip(texts, wanted, strict=True))
+    formed = sum(bool(FORMED.fullmatch(text)) for text in texts)
+    right = sum(text == dressed(exchange.answer, FORMAT) for text, exchange in zip(texts, wanted, strict=True))
     return formed / count, right / count
 
 
@@ -95,7 +115,7 @@ def test_a_format_is_taught(method: str, base: Path, talks: Path, examples: Any,
         "data": {"train": str(talks), "conversations": True, "template": "g1"},
         "batch": {"rows": 8, "length": 256, "order": "packed", "apart": True},
         "optim": {"weight_decay": 0.0},
-        "schedule": {"epochs": 3},
+        "schedule": {"epochs": 2},
         "finetune": {"method": method},
     }
     learnt = run(Recipe.of(sections, HOW[method]), tmp_path / "run", Console())
