@@ -15,6 +15,10 @@ _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 THREADS = max(1, (os.cpu_count() or 1) // _WORKERS)
 os.environ.setdefault("NUMBA_NUM_THREADS", str(THREADS))
 
+# Without a GPU, Triton's kernels are run by its interpreter.  It asks before it is imported.
+if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/kfd").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:

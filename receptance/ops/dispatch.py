@@ -18,16 +18,20 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ..errors import InputError
-from . import chunked, cpu, pointwise, reference
+from . import chunked, cpu, pointwise, reference, triton
 
 
 class Call(NamedTuple):
-    """What a form may look at before it agrees to serve: never the values.  dtype is v's, float64 if anything is."""
+    """What a form may look at before it agrees to serve: never the values.
+
+    dtype is v's, float64 if anything is; size that of the last axis, for a recurrence that of a head.
+    """
 
     length: int
     device: str
     dtype: torch.dtype
     needs_grad: bool
+    size: int = 64
 
 
 class Form(NamedTuple):
@@ -59,12 +63,35 @@ def _numba_refuses(call: Call) -> str | None:
     return cpu.refusal()
 
 
+def _triton_refuses(call: Call) -> str | None:
+    if call.device != "cuda":
+        return f"its kernels are for GPUs, not for {call.device}"
+    if call.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"its kernels compute in float32, not in {str(call.dtype).removeprefix('torch.')}"
+    return triton.refusal()
+
+
+def _triton_refuses_heads(call: Call) -> str | None:
+    return _triton_refuses(call) or triton.refuses_heads(call.size)
+
+
 def _compiled_at_use(op: str) -> Callable[..., Any]:
     """The form of an op in Numba, which is imported when the first of them is called."""
 
     def form(*inputs: Any) -> Any:
         # Not by `import_module`, through which torch.compile does not see.
         from .cpu import forms as kernels
+
+        return getattr(kernels, op)(*inputs)
+
+    return form
+
+
+def _in_triton(op: str) -> Callable[..., Any]:
+    """The form of an op in Triton, which is imported when the first of them is called."""
+
+    def form(*inputs: Any) -> Any:
+        from .triton import forms as kernels
 
         return getattr(kernels, op)(*inputs)
 
@@ -82,13 +109,15 @@ def _fused_refuses(call: Call) -> str | None:
 def _fused(op: str) -> tuple[Form, ...]:
     """The forms of an op that stands between matrix products and recurrence."""
     plain = Form("reference", getattr(pointwise, op), _always)
-    return Form("numba", _compiled_at_use(op), _fused_refuses), plain
+    fused = Form("numba", _compiled_at_use(op), _fused_refuses), Form("triton", _in_triton(op), _triton_refuses)
+    return *fused, plain
 
 
 # About where the chunked form overtakes the loop: forward alone, one row of 12 heads of 64, on two cores.
 FORMS: dict[str, tuple[Form, ...]] = {
     "wkv7": (
         Form("numba", _compiled_at_use("wkv7"), _numba_refuses),
+        Form("triton", _in_triton("wkv7"), _triton_refuses_heads),
         Form("chunked", chunked.wkv7, _at_least(8)),
         Form("reference", reference.wkv7, _always),
     ),
@@ -131,7 +160,7 @@ def call(op: str, like: Tensor, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor
     grad = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
     device = like.device.type
     wide = any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in inputs)
-    form = choose(op, Call(like.shape[1], device, torch.float64 if wide else like.dtype, grad))
+    form = choose(op, Call(like.shape[1], device, torch.float64 if wide else like.dtype, grad, like.shape[-1]))
     if device == "meta" or not torch.is_autocast_enabled(device):
         return cast("tuple[Tensor, Tensor]", form.function(*inputs))
     with torch.autocast(device, enabled=False):
@@ -146,7 +175,7 @@ def call_fused(op: str, like: Tensor, inputs: tuple[Any, ...]) -> Any:
     if has_torch_function((like,)):
         return plain(op)(*inputs)
     grad = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
-    return choose(op, Call(like.shape[1], like.device.type, like.dtype, grad)).function(*inputs)
+    return choose(op, Call(like.shape[1], like.device.type, like.dtype, grad, like.shape[-1])).function(*inputs)
 
 
 def plain(op: str) -> Callable[..., Any]:

@@ -15,7 +15,9 @@ from receptance.ops import cpu, dispatch
 from .cases import BOUND_7, boundaries, make, relative
 
 RECURRENCES = ("wkv4", "wkv6", "wkv7")
-PRESENT = {op: [form for form in ops.forms(op) if form != "numba" or cpu.refusal() is None] for op in ops.OPS}
+# The forms in Triton are tested by themselves, in test_triton.py.
+ABSENT = {"triton"} if cpu.refusal() is None else {"triton", "numba"}
+PRESENT = {op: [form for form in ops.forms(op) if form not in ABSENT] for op in ops.OPS}
 FAST_FORMS = [(op, form) for op in RECURRENCES for form in PRESENT[op] if form != "reference"]
 # What has a form in Numba is computed by it in float32 only.
 FLOAT64_FORMS = [(op, form) for op, form in FAST_FORMS if form != "numba"]
@@ -162,6 +164,7 @@ def test_token_shift(form: str) -> None:
 def test_dispatch_gives_reasons() -> None:
     refusal = cpu.refusal()
     reasons = dict(ops.explain("wkv7", length=512))
+    assert reasons.pop("triton") == "its kernels are for GPUs, not for cpu"
     if refusal is None:
         assert reasons == {"numba": None, "chunked": "numba comes first", "reference": "numba comes first"}
     else:

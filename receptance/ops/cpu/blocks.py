@@ -28,7 +28,7 @@ from .jit import c_function, kernel
 from .openmp import run_blocks
 from .storage import BFLOAT16, FLOAT32
 
-__all__ = ["BLOCK_ROWS", "KINDS", "TILE_WIDTH", "BlockKernel", "load", "new_like", "num_blocks", "store"]
+__all__ = ["BLOCK_ROWS", "KINDS", "TILE_WIDTH", "BlockKernel", "load", "num_blocks", "store"]
 
 KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
 # Of a block 32 rows high, the sums over rows are a 32nd of what is read.
@@ -56,11 +56,6 @@ class BlockKernel:
             words += (0, 0) if x is None else (x.data_ptr(), KINDS[x.dtype])
         job = np.array(words, np.int64)
         run_blocks(self.compiled.address, job.ctypes.data, job.size, blocks)
-
-
-def new_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """A contiguous tensor of the same shape."""
-    return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
 
 
 def num_blocks(num_rows: int) -> int:

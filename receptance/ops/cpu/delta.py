@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from .. import operators
 from .bits import array_at
-from .blocks import BLOCK_ROWS, BlockKernel, load, new_like, num_blocks, store
+from .blocks import BLOCK_ROWS, BlockKernel, load, num_blocks, store
 from .jit import kernel
 from .maths import sigmoid
 
@@ -177,90 +177,31 @@ def _value_gradients(room: Any, weight: Any, to_weight: Any, job: Any, place: in
         store(job, TO_V + 2 * j, place, room, j, weight.size)
 
 
-def delta_inputs(
-    w: Tensor,
-    rate: Tensor,
-    k: Tensor,
-    v: Tensor,
-    residual: tuple[Tensor, Tensor, Tensor] | None,
-    w_0: Tensor,
-    a_0: Tensor,
-    k_k: Tensor,
-    k_a: Tensor,
-    head_size: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See `ops.delta_inputs`."""
-    if residual is None:
-        log_w, written, a, b = _delta_inputs(w, rate, k, None, None, None, w_0, a_0, k_k, k_a, None, head_size)
-        return log_w, written, v, a, b
-    v_first, share, v_0 = residual
-    log_w, written, a, b, v = _delta_inputs(w, rate, k, v, v_first, share, w_0, a_0, k_k, k_a, v_0, head_size)
-    return log_w, written, v, a, b
-
-
-@torch.library.custom_op("receptance::delta_inputs", mutates_args=())
-def _delta_inputs(
-    w: Tensor,
-    rate: Tensor,
-    k: Tensor,
-    v: Tensor | None,
-    v_first: Tensor | None,
-    share: Tensor | None,
-    w_0: Tensor,
-    a_0: Tensor,
-    k_k: Tensor,
-    k_a: Tensor,
-    v_0: Tensor | None,
-    head_size: int,
-) -> list[Tensor]:
-    """log_w, k, a, b, and v where there is one."""
-    new = [new_like(x) for x in (w, k, k, k, v) if x is not None]
+def _run_forward(vectors: list[Tensor], weights: list[Tensor], head_size: int, new: list[Tensor]) -> None:
     log_w, written, a, b, *new_v = new
-    tensors = [w, rate, k, v, v_first, share, w_0, a_0, k_k, k_a, v_0, log_w, b, written, a, *new_v]
-    num_rows = w.shape[:-1].numel()
-    _forward.run([num_rows, w.shape[-1], head_size], tensors, num_blocks(num_rows))
-    return new
+    tensors = [*_all(vectors, 6), *_all(weights, 5), log_w, b, written, a, *new_v]
+    num_rows, width = vectors[0].shape[:-1].numel(), vectors[0].shape[-1]
+    _forward.run([num_rows, width, head_size], tensors, num_blocks(num_rows))
 
 
-@_delta_inputs.register_fake
-def _(w: Tensor, rate: Tensor, k: Tensor, v: Tensor | None, *others: Any) -> list[Tensor]:
-    return [new_like(x) for x in (w, k, k, k, v) if x is not None]
-
-
-@torch.library.custom_op("receptance::delta_inputs_backward", mutates_args=())
-def _delta_inputs_backward(
-    vectors: list[Tensor], weights: list[Tensor], gradients: list[Tensor], head_size: int
-) -> list[Tensor]:
-    """The gradients of w, rate, k, (v, v_first, share,) and of the weights in one [5, width]."""
-    new = [new_like(x) for x in vectors]
-    num_rows, width, absent = vectors[0].shape[:-1].numel(), vectors[0].shape[-1], [None] * (6 - len(vectors))
-    sums = vectors[0].new_empty(num_blocks(num_rows), 5, width, dtype=torch.float32)
+def _run_backward(
+    vectors: list[Tensor],
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    head_size: int,
+    to_vectors: list[Tensor],
+    sums: Tensor,
+) -> None:
     log_w, written, a, b, *new_v = gradients
-    results = [log_w, b, written, a, *(new_v or absent[:1]), *new, *absent, sums]
-    tensors = [*vectors, *absent, *weights, *absent[:1], *results]
+    results = [log_w, b, written, a, *_all(new_v, 1), *_all(to_vectors, 6), sums]
+    num_rows, width = vectors[0].shape[:-1].numel(), vectors[0].shape[-1]
+    tensors = [*_all(vectors, 6), *_all(weights, 5), *results]
     _backward.run([num_rows, width, head_size], tensors, num_blocks(num_rows))
-    return [*new, sums.sum(0)]
 
 
-@_delta_inputs_backward.register_fake
-def _(vectors: list[Tensor], weights: list[Tensor], gradients: list[Tensor], head_size: int) -> list[Tensor]:
-    sums = vectors[0].new_empty(5, vectors[0].shape[-1], dtype=torch.float32)
-    return [*(new_like(x) for x in vectors), sums]
+def _all(tensors: list[Tensor], count: int) -> list[Tensor | None]:
+    """`tensors`, and None for each that is missing."""
+    return [*tensors, *[None] * (count - len(tensors))]
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.head_size = inputs
-    ctx.has_values = tensors[3] is not None
-    ctx.save_for_backward(*(x for x in tensors if x is not None))
-
-
-def _differentiate(ctx: Any, gradients: list[Tensor]) -> tuple[Any, ...]:
-    num_vectors, saved = 6 if ctx.has_values else 3, list(ctx.saved_tensors)
-    vectors, weights = saved[:num_vectors], saved[num_vectors:]
-    *to_vectors, sums = _delta_inputs_backward(vectors, weights, gradients, ctx.head_size)
-    to_weights = [sums[j].view(weight.shape).to(weight.dtype) for j, weight in enumerate(weights)]
-    absent = [None] * (6 - num_vectors)
-    return *to_vectors, *absent, *to_weights, *absent[:1], None
-
-
-_delta_inputs.register_autograd(_differentiate, setup_context=_keep)
+delta_inputs = operators.delta_inputs("", _run_forward, _run_backward, num_blocks)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
-import torch
 from torch import Tensor
 
+from .. import operators
 from .bits import array_at
-from .blocks import BLOCK_ROWS, KINDS, TILE_WIDTH, BlockKernel, load, new_like, num_blocks, store
+from .blocks import BLOCK_ROWS, KINDS, TILE_WIDTH, BlockKernel, load, num_blocks, store
 
 __all__ = ["lerps"]
 
@@ -82,65 +79,20 @@ def _backward(address: int, size: int, block: int) -> None:
             store(job, TO_WEIGHTS, (block * num_mixes + j) * width + left, sums, j, tile)
 
 
-def lerps(start: Tensor, end: Tensor, weights: Sequence[Tensor], offsets: Tensor | None = None) -> list[Tensor]:
-    """See `ops.lerps`."""
-    mixed: list[Tensor] = _lerps(start, end, list(weights), offsets, _dtype(start))
-    return mixed
-
-
-def _dtype(start: Tensor) -> torch.dtype:
-    """What the mixtures are wanted in: under autocast in the precision of the matrix products that they are for."""
-    if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") in KINDS:
-        return torch.get_autocast_dtype("cpu")
-    return start.dtype
-
-
-@torch.library.custom_op("receptance::lerps", mutates_args=())
-def _lerps(
-    start: Tensor, end: Tensor, weights: list[Tensor], offsets: Tensor | None, dtype: torch.dtype
-) -> list[Tensor]:
-    mixed = [new_like(start, dtype) for _ in weights]
+def _run_forward(
+    start: Tensor, end: Tensor, weights: list[Tensor], offsets: Tensor | None, mixed: list[Tensor]
+) -> None:
     num_rows, width = start.shape[:-1].numel(), start.shape[-1]
     tensors = [start, end, offsets, None, None, None, None, *weights, *mixed]
     _forward.run([num_rows, width, len(weights)], tensors, num_blocks(num_rows))
-    return mixed
 
 
-@_lerps.register_fake
-def _(start: Tensor, end: Tensor, weights: list[Tensor], offsets: Tensor | None, dtype: torch.dtype) -> list[Tensor]:
-    return [new_like(start, dtype) for _ in weights]
-
-
-@torch.library.custom_op("receptance::lerps_backward", mutates_args=())
-def _lerps_backward(
-    start: Tensor, end: Tensor, weights: list[Tensor], offsets: Tensor | None, gradients: list[Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _run_backward(
+    start: Tensor, end: Tensor, weights: list[Tensor], offsets: Tensor | None, gradients: list[Tensor], *results: Tensor
+) -> None:
     num_rows, width = start.shape[:-1].numel(), start.shape[-1]
-    to_start, to_end, to_offsets = new_like(start), new_like(end), new_like(start if offsets is None else offsets)
-    sums = start.new_empty(num_blocks(num_rows), len(weights), width, dtype=torch.float32)
-    tensors = [start, end, offsets, to_start, to_end, to_offsets, sums, *weights, *gradients]
+    tensors = [start, end, offsets, *results, *weights, *gradients]
     _backward.run([num_rows, width, len(weights)], tensors, num_blocks(num_rows))
-    return to_start, to_end, sums.sum(0), to_offsets
 
 
-@_lerps_backward.register_fake
-def _(
-    start: Tensor, end: Tensor, weights: list[Tensor], offsets: Tensor | None, gradients: list[Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    sums = start.new_empty(len(weights), start.shape[-1], dtype=torch.float32)
-    return new_like(start), new_like(end), sums, new_like(start if offsets is None else offsets)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    start, end, weights, offsets, _ = inputs
-    ctx.save_for_backward(start, end, offsets, *weights)
-
-
-def _differentiate(ctx: Any, gradients: list[Tensor]) -> tuple[Any, ...]:
-    start, end, offsets, *weights = ctx.saved_tensors
-    to_start, to_end, sums, to_offsets = _lerps_backward(start, end, weights, offsets, gradients)
-    to_weights = [sums[j].view(weight.shape).to(weight.dtype) for j, weight in enumerate(weights)]
-    return to_start, to_end, to_weights, None if offsets is None else to_offsets, None
-
-
-_lerps.register_autograd(_differentiate, setup_context=_keep)
+lerps = operators.lerps("", _run_forward, _run_backward, num_blocks, KINDS)

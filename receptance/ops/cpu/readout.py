@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from .. import operators
 from .bits import array_at, float_of_bits
-from .blocks import BLOCK_ROWS, BlockKernel, load, new_like, num_blocks, store
+from .blocks import BLOCK_ROWS, BlockKernel, load, num_blocks, store
 from .jit import kernel
 
 __all__ = ["read_out"]
@@ -151,73 +151,25 @@ def _head_gradients(room: Any, weights: Any, sums: Any, h: int, bonus_first: boo
         k[c] = share_r * bonus[c]
 
 
-def read_out(
-    y: Tensor,
-    r: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bonus: Tensor,
+def _run_forward(
+    heads: list[Tensor], gate: Tensor | None, weights: list[Tensor], eps: float, bonus_first: bool, out: Tensor
+) -> None:
+    _forward.run(_numbers(heads[1], eps, bonus_first), [*heads, gate, *weights, out], _blocks(heads[1]))
+
+
+def _run_backward(
+    heads: list[Tensor],
     gate: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    bonus_first: bool = False,
-) -> Tensor:
-    """See `ops.read_out`."""
-    out: Tensor = _read_out(y, r, k, v, gate, bonus, weight, bias, eps, bonus_first)
-    return out
-
-
-@torch.library.custom_op("receptance::read_out", mutates_args=())
-def _read_out(
-    y: Tensor,
-    r: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gate: Tensor | None,
-    bonus: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    bonus_first: bool,
-) -> Tensor:
-    out = new_like(r).flatten(2)
-    _forward.run(_numbers(r, eps, bonus_first), [y, r, k, v, gate, bonus, weight, bias, out], _blocks(r))
-    return out
-
-
-@_read_out.register_fake
-def _(y: Tensor, r: Tensor, *others: Any) -> Tensor:
-    return new_like(r).flatten(2)
-
-
-@torch.library.custom_op("receptance::read_out_backward", mutates_args=())
-def _read_out_backward(
-    y: Tensor,
-    r: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gate: Tensor | None,
-    bonus: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    weights: list[Tensor],
     eps: float,
     bonus_first: bool,
     gradient: Tensor,
-) -> list[Tensor]:
-    """The gradients of y, r, k, v, of bonus, weight and bias in one [3, width], and of the gate."""
-    new = [new_like(x) for x in (y, r, k, v, gate) if x is not None]
-    sums = r.new_empty(_blocks(r), 3, r.shape[2:].numel(), dtype=torch.float32)
-    to_gate = new[4] if gate is not None else None
-    tensors = [y, r, k, v, gate, bonus, weight, bias, gradient, *new[:4], to_gate, sums]
-    _backward.run(_numbers(r, eps, bonus_first), tensors, _blocks(r))
-    return [*new[:4], sums.sum(0), *new[4:]]
-
-
-@_read_out_backward.register_fake
-def _(y: Tensor, r: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, *others: Any) -> list[Tensor]:
-    new = [new_like(x) for x in (y, r, k, v, gate) if x is not None]
-    return [*new[:4], r.new_empty(3, r.shape[2:].numel(), dtype=torch.float32), *new[4:]]
+    to_heads: list[Tensor],
+    to_gate: Tensor | None,
+    sums: Tensor,
+) -> None:
+    tensors = [*heads, gate, *weights, gradient, *to_heads, to_gate, sums]
+    _backward.run(_numbers(heads[1], eps, bonus_first), tensors, _blocks(heads[1]))
 
 
 def _blocks(r: Tensor) -> int:
@@ -229,18 +181,4 @@ def _numbers(r: Tensor, eps: float, bonus_first: bool) -> list[int]:
     return [r.shape[:2].numel(), *r.shape[2:], int(bonus_first), int(np.float32(eps).view(np.int32))]
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.eps, ctx.bonus_first = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    y, r, k, v, gate, bonus, weight, bias = ctx.saved_tensors
-    to_y, to_r, to_k, to_v, sums, *to_gate = _read_out_backward(
-        y, r, k, v, gate, bonus, weight, bias, ctx.eps, ctx.bonus_first, gradient
-    )
-    to_weights = (sums[j].view(x.shape).to(x.dtype) for j, x in enumerate((bonus, weight, bias)))
-    return to_y, to_r, to_k, to_v, *(to_gate or [None]), *to_weights, None, None
-
-
-_read_out.register_autograd(_differentiate, setup_context=_keep)
+read_out = operators.read_out("", _run_forward, _run_backward, num_blocks)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import torch
 from torch import Tensor
 
+from .. import operators
 from .bits import array_at
-from .blocks import BlockKernel, load, new_like, store
+from .blocks import BlockKernel, load, store
 
 __all__ = ["squared_relu"]
 
@@ -42,39 +40,12 @@ def _backward(address: int, size: int, block: int) -> None:
     store(job, TO_X, start, room, 1, count)
 
 
-@torch.library.custom_op("receptance::squared_relu", mutates_args=())
-def squared_relu(x: Tensor) -> Tensor:
-    """See `ops.squared_relu`."""
-    out = new_like(x)
-    _forward.run([x.numel()], [x, out, None], -(-x.numel() // CHUNK))
-    return out
+def _run_forward(x: Tensor, y: Tensor) -> None:
+    _forward.run([x.numel()], [x, y, None], -(-x.numel() // CHUNK))
 
 
-@squared_relu.register_fake
-def _(x: Tensor) -> Tensor:
-    return new_like(x)
-
-
-@torch.library.custom_op("receptance::squared_relu_backward", mutates_args=())
-def _squared_relu_backward(x: Tensor, gradient: Tensor) -> Tensor:
-    to_x = new_like(x)
+def _run_backward(x: Tensor, gradient: Tensor, to_x: Tensor) -> None:
     _backward.run([x.numel()], [x, gradient, to_x], -(-x.numel() // CHUNK))
-    return to_x
 
 
-@_squared_relu_backward.register_fake
-def _(x: Tensor, gradient: Tensor) -> Tensor:
-    return new_like(x)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate(ctx: Any, gradient: Tensor) -> Tensor:
-    (x,) = ctx.saved_tensors
-    to_x: Tensor = _squared_relu_backward(x, gradient)
-    return to_x
-
-
-squared_relu.register_autograd(_differentiate, setup_context=_keep)
+squared_relu = operators.squared_relu("", _run_forward, _run_backward)

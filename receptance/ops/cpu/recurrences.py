@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from ..operators import new_like
 from . import matrices
 from . import wkv4 as means
-from .blocks import KINDS, new_like
+from .blocks import KINDS
 from .chunks import STEPS
 
 __all__ = ["wkv4", "wkv6", "wkv7"]

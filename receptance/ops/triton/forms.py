@@ -1,0 +1,121 @@
+"""All forms called "triton", by the names of their ops; `dispatch` imports this when the first of them serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from .. import operators
+from . import elementwise
+from .recurrences import wkv7
+
+__all__ = ["delta_inputs", "lerps", "read_out", "squared_relu", "wkv7"]
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# The tile of a program.
+ROWS, COLUMNS = 32, 64
+# Numbers that a program without weights takes.
+SIZE = 1024
+
+
+def num_blocks(num_rows: int) -> int:
+    """How many programs share the tokens."""
+    return int(triton.cdiv(num_rows, ROWS))
+
+
+def _ready(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if x is None else x.contiguous() for x in tensors]
+
+
+def _lerps_forward(start: Tensor, end: Tensor, weights: list[Tensor], offsets: Tensor | None, mixed: Any) -> None:
+    rows, width = start.shape[:-1].numel(), start.shape[-1]
+    start_, end_, offsets_ = _ready(start, end, offsets)
+    elementwise.lerps_forward[(num_blocks(rows), triton.cdiv(width, COLUMNS))](
+        start_, end_, tuple(_ready(*weights)), offsets_, tuple(mixed), rows, width, ROWS=ROWS, COLUMNS=COLUMNS
+    )
+
+
+def _lerps_backward(
+    start: Tensor, end: Tensor, weights: list[Tensor], offsets: Tensor | None, gradients: list[Tensor], *results: Tensor
+) -> None:
+    rows, width = start.shape[:-1].numel(), start.shape[-1]
+    start_, end_, offsets_ = _ready(start, end, offsets)
+    elementwise.lerps_backward[(num_blocks(rows), triton.cdiv(width, COLUMNS))](
+        *(start_, end_, tuple(_ready(*weights)), offsets_, tuple(_ready(*gradients)), *results, rows, width),
+        ROWS=ROWS,
+        COLUMNS=COLUMNS,
+    )
+
+
+def _heads(like: Tensor, head_size: int) -> tuple[int, int, tuple[int, int], dict[str, int]]:
+    """Rows and width of a tensor, the programs for it, and the tile of a head."""
+    rows = like.shape[:2].numel()
+    width = like.shape[2:].numel()
+    columns = triton.next_power_of_2(head_size)
+    tile = {"N": head_size, "ROWS": ROWS, "COLUMNS": columns}
+    return rows, width, (num_blocks(rows), width // head_size), tile
+
+
+def _delta_forward(vectors: list[Tensor], weights: list[Tensor], head_size: int, new: list[Tensor]) -> None:
+    rows, width, grid, tile = _heads(vectors[0], head_size)
+    elementwise.delta_forward[grid](
+        *_ready(*vectors), *(6 - len(vectors)) * [None], *_ready(*weights), *(5 - len(weights)) * [None],
+        *new, *(5 - len(new)) * [None], rows, width, **tile,
+    )  # fmt: skip
+
+
+def _delta_backward(
+    vectors: list[Tensor],
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    head_size: int,
+    new: list[Tensor],
+    sums: Tensor,
+) -> None:
+    rows, width, grid, tile = _heads(vectors[0], head_size)
+    elementwise.delta_backward[grid](
+        *_ready(*vectors), *(6 - len(vectors)) * [None], *_ready(*weights), *(5 - len(weights)) * [None],
+        *_ready(*gradients), *(5 - len(gradients)) * [None], *new, *(6 - len(new)) * [None], sums, rows, width, **tile,
+    )  # fmt: skip
+    if len(weights) < 5:
+        sums[:, 4] = 0
+
+
+def _read_out_forward(
+    heads: list[Tensor], gate: Tensor | None, weights: list[Tensor], eps: float, bonus_first: bool, out: Tensor
+) -> None:
+    rows, width, grid, tile = _heads(heads[1], heads[1].shape[-1])
+    bonus, weight, bias = _ready(*weights)
+    elementwise.read_out_forward[grid](
+        *_ready(*heads), bonus, *_ready(gate), weight, bias, out, rows, width, eps, BONUS_FIRST=bonus_first, **tile
+    )
+
+
+def _read_out_backward(
+    heads: list[Tensor], gate: Tensor | None, weights: list[Tensor], eps: float, bonus_first: bool, gradient: Tensor,
+    to_heads: list[Tensor], to_gate: Tensor | None, sums: Tensor,
+) -> None:  # fmt: skip
+    rows, width, grid, tile = _heads(heads[1], heads[1].shape[-1])
+    bonus, weight, bias = _ready(*weights)
+    elementwise.read_out_backward[grid](
+        *_ready(*heads), bonus, *_ready(gate), weight, bias, *_ready(gradient), *to_heads, to_gate, sums,
+        rows, width, eps, BONUS_FIRST=bonus_first, **tile,
+    )  # fmt: skip
+
+
+def _squared_relu_forward(x: Tensor, y: Tensor) -> None:
+    elementwise.squared_relu_forward[(triton.cdiv(x.numel(), SIZE),)](x.contiguous(), y, x.numel(), SIZE=SIZE)
+
+
+def _squared_relu_backward(x: Tensor, gradient: Tensor, to_x: Tensor) -> None:
+    inputs = (x.contiguous(), gradient.contiguous(), to_x, x.numel())
+    elementwise.squared_relu_backward[(triton.cdiv(x.numel(), SIZE),)](*inputs, SIZE=SIZE)
+
+
+lerps = operators.lerps("triton_", _lerps_forward, _lerps_backward, num_blocks, DTYPES)
+delta_inputs = operators.delta_inputs("triton_", _delta_forward, _delta_backward, num_blocks)
+read_out = operators.read_out("triton_", _read_out_forward, _read_out_backward, num_blocks)
+squared_relu = operators.squared_relu("triton_", _squared_relu_forward, _squared_relu_backward)

@@ -1,0 +1,80 @@
+"""Compiles the kernels in Triton for several kinds of GPU, of which none needs to be here; prints what each takes.
+
+    TRITON_INTERPRET=0 python tests/ops/compile_triton.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import triton.language as tl
+from triton import compile as compiled
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from receptance.ops.triton import elementwise, wkv7
+
+# A kind of GPU, and bytes of shared memory that a program may have there.
+TARGETS = {
+    "RTX 4090": (GPUTarget("cuda", 89, 32), 99 * 1024),
+    "H200": (GPUTarget("cuda", 90, 32), 227 * 1024),
+    "MI300X": (GPUTarget("hip", "gfx942", 64), 64 * 1024),
+}
+MARKS, FLOAT32, WHOLE = {"first"}, {"state", "end", "log_w", "w", "d_log_w", "d_state", "d_end", "sums", "to_w"}, {
+    "T", "H", "size", "num_rows", "width", "count"
+}  # fmt: skip
+
+
+def cases() -> Iterator[tuple[Any, dict[str, Any], str, int]]:
+    """Kernels, their constants, the dtype of their tensors and their warps."""
+    small = {"N": 64, "V": 64, "C": 32, "OPERAND": tl.bfloat16, "EXACT": "tf32"}
+    wide = {"N": 64, "V": 32, "C": 16, "OPERAND": tl.float32, "EXACT": "tf32x3"}
+    for sizes, kind, warps in ((small, "bf16", 4), (wide, "fp32", 8)):
+        log = {"LOG_C": sizes["C"].bit_length() - 1}
+        yield wkv7.forward, sizes | log, kind, warps
+        yield wkv7.backward, sizes, kind, warps
+        yield wkv7.forward, sizes | log | dict.fromkeys(("first", "kept", "u", "solution")), kind, warps
+    tile = {"ROWS": 32, "COLUMNS": 64}
+    yield elementwise.lerps_forward, tile, "bf16", 4
+    yield elementwise.lerps_backward, tile | dict.fromkeys(("offsets", "to_offsets")), "bf16", 4
+    for kernel in (elementwise.delta_forward, elementwise.delta_backward):
+        yield kernel, tile | {"N": 64}, "bf16", 4
+    for kernel in (elementwise.read_out_forward, elementwise.read_out_backward):
+        yield kernel, tile | {"N": 64, "BONUS_FIRST": False}, "bf16", 4
+    yield elementwise.squared_relu_forward, {"SIZE": 1024}, "bf16", 4
+    yield elementwise.squared_relu_backward, {"SIZE": 1024}, "bf16", 4
+
+
+def kind_of(name: str, constants: dict[str, Any], kind: str) -> Any:
+    if name in constants:
+        return "constexpr"
+    if name in WHOLE:
+        return "i32"
+    if name == "eps":
+        return "fp32"
+    if name in {"weights", "mixed", "gradients"}:
+        return ("*bf16",) * 6
+    return "*i1" if name in MARKS else "*fp32" if name in FLOAT32 else f"*{kind}"
+
+
+def main() -> None:
+    found = []
+    for gpu, (target, room) in TARGETS.items():
+        # What differs from the others are products, and the first two have all kinds of them.
+        for kernel, constants, kind, warps in cases() if gpu == "H200" else islice(cases(), 2):
+            values = {**constants, "EXACT": "ieee"} if target.backend == "hip" and "EXACT" in constants else constants
+            signature = {name: kind_of(name, values, kind) for name in kernel.arg_names}
+            made = compiled(ASTSource(kernel, signature, values), target=target, options={"num_warps": warps})
+            found.append({"kernel": kernel.__name__, "gpu": gpu, "shared": made.metadata.shared, "room": room})
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""The forms in Triton against the time loop in float64: on a GPU where there is one, else by Triton's interpreter.
+
+The interpreter multiplies bfloat16 wrongly; what is said of it is tested on a GPU only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from receptance import Config, build, ops
+from receptance.errors import InputError
+from receptance.ops import dispatch
+from receptance.ops import triton as kernels
+from tests.models.cases import used
+
+from .cases import boundaries, make, relative
+from .test_forms import compute
+from .test_fused import FUSED, SIZES, computed, made
+
+pytest.importorskip("triton", reason="Triton is not installed")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+WITHOUT_GPU = os.environ | {"TRITON_INTERPRET": "0"}
+
+
+@pytest.fixture(autouse=True)
+def one_part(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets into how many programs the values of a head are divided."""
+    from receptance.ops.triton import recurrences
+
+    def divide(parts: int) -> None:
+        monkeypatch.setattr(recurrences, "_num_parts", lambda *_: parts)
+
+    divide(1)
+    return divide
+
+
+def moved(function: Callable[..., Any], inputs: list[Tensor], *more: Any) -> list[Tensor]:
+    """What `function` makes of the inputs on the device, on the CPU."""
+    return [x.cpu() for x in function([x.to(DEVICE) for x in inputs], *more)]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("length", [1, 16, 31, 64, 77])
+def test_wkv7_equals_the_time_loop(
+    length: int, packed: bool, parts: int, one_part: Callable[[int], None]
+) -> None:
+    """Values, states and gradients in float32, beside the loop's own error."""
+    one_part(parts)
+    inputs = make("wkv7", 3, length, torch.float32, size=32)
+    first = boundaries(3, length) if packed else None
+    exact = compute("wkv7", "reference", [x.double() for x in inputs], first)
+    got = moved(lambda x: compute("wkv7", "triton", x, None if first is None else first.to(DEVICE)), inputs)
+    assert max(relative(value.double(), truth) for value, truth in zip(got, exact, strict=True)) < 4e-6
+
+
+@pytest.mark.parametrize("strength", [0.0, -1e-7, -0.6065306597])
+def test_wkv7_with_the_weakest_and_the_strongest_decay(strength: float) -> None:
+    inputs = make("wkv7", 2, 70, torch.float32, size=16)
+    inputs[1].fill_(strength)
+    exact = compute("wkv7", "reference", [x.double() for x in inputs], None)
+    got = moved(lambda x: compute("wkv7", "triton", x, None), inputs)
+    assert max(relative(value.double(), truth) for value, truth in zip(got, exact, strict=True)) < 2e-5
+
+
+def test_wkv7_where_one_key_repeats() -> None:
+    """Then the powers of a chunk's matrix are huge, and its inverse is not."""
+    inputs = make("wkv7", 1, 96, torch.float32, size=16)
+    inputs[1].fill_(-1e-3)
+    key = torch.nn.functional.normalize(torch.randn(16), dim=0)
+    inputs[4][:] = -key
+    inputs[5][:] = key
+    exact = compute("wkv7", "reference", [x.double() for x in inputs], None)
+    got = moved(lambda x: compute("wkv7", "triton", x, None), inputs)
+    assert max(relative(value.double(), truth) for value, truth in zip(got, exact, strict=True)) < 2e-5
+
+
+def test_an_ended_row_leaves_the_state_alone_bit_for_bit() -> None:
+    inputs = make("wkv7", 2, 40, torch.float32, size=16)
+    for held in (1, 2, 5):
+        inputs[held].zero_()
+    with ops.use("triton"):
+        _, state = ops.wkv7(*(x.to(DEVICE) for x in inputs))
+    assert torch.equal(state.cpu(), inputs[-1])
+
+
+@pytest.mark.parametrize("variant", [0, 1], ids=["least", "all"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("op", FUSED)
+def test_what_stands_between_equals_pytorch(op: str, size: tuple[int, ...], variant: int) -> None:
+    function, inputs = made(op, size, torch.float32, variant)
+    truth = computed("reference", function, [x.double() for x in inputs])
+    got = moved(lambda x: computed("triton", function, x), inputs)
+    assert [x.shape for x in got] == [x.shape for x in truth]
+    assert max(relative(g.double(), t) for g, t in zip(got, truth, strict=True)) < 2e-5
+
+
+@pytest.mark.parametrize("op", FUSED)
+def test_bfloat16_is_computed_in_float32_and_rounded_once(op: str) -> None:
+    function, inputs = made(op, SIZES[0], torch.bfloat16, 1)
+    truth = computed("reference", function, [x.double() for x in inputs])
+    got = moved(lambda x: computed("triton", function, x), inputs)
+    assert all(x.dtype == torch.bfloat16 for x in got)
+    assert max(relative(g.double(), t) for g, t in zip(got, truth, strict=True)) < 2**-7
+
+
+def test_a_model_agrees_on_ragged_and_packed_rows_that_go_on() -> None:
+    """With `lengths`, `first` and a state in which something has been read: logits, state and gradients."""
+    config = Config(version="7", vocab_size=31, num_layers=2, dim=32, head_size=16)
+    torch.manual_seed(0)
+    model = build(config).to(DEVICE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape).to(DEVICE))
+    state = used(model, 3)
+    tokens = torch.randint(31, (3, 40), device=DEVICE)
+    lengths, first = torch.tensor([40, 23, 0], device=DEVICE), torch.zeros(3, 40, dtype=torch.bool, device=DEVICE)
+    first[0, 0] = first[0, 17] = first[1, 18] = True
+    live = (torch.arange(40, device=DEVICE) < lengths[:, None])[..., None]
+    results = []
+    for form in ("reference", "triton"):
+        model.zero_grad()
+        with ops.use(form):
+            logits, end = model(tokens, state, lengths, first)
+            (logits * live).square().sum().backward()
+        results.append([logits * live, end.shift, end.wkv, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(results[0]) == len(results[1]) > 40
+    for want, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * want.abs().max().item())
+
+
+def test_pytorch_accepts_the_operators() -> None:
+    """Schema, shapes without data, autograd and compilation, by PyTorch's own check."""
+    from receptance.ops.triton import recurrences
+
+    *inputs, state = (x.to(DEVICE).requires_grad_() for x in make("wkv7", 2, 20, torch.float32, size=16))
+    torch.library.opcheck(recurrences._delta_operator, (inputs, state, None, True))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("size", [64, 128])
+def test_bfloat16_is_as_good_as_that_of_the_chunked_form(size: int, packed: bool) -> None:
+    inputs = [x.to(torch.bfloat16) for x in make("wkv7", 2, 300, torch.float32, size=size)]
+    inputs[1], inputs[-1] = inputs[1].float(), inputs[-1].float()
+    first = boundaries(2, 300) if packed else None
+    exact = compute("wkv7", "reference", [x.double() for x in inputs], first)
+    on_device = None if first is None else first.to(DEVICE)
+    got = moved(lambda x: compute("wkv7", "triton", x, on_device), inputs)
+    peer = moved(lambda x: compute("wkv7", "chunked", x, on_device), inputs)
+    for value, other, truth in zip(got, peer, exact, strict=True):
+        assert relative(value.double(), truth) < max(1e-2, 3 * relative(other.double(), truth))
+
+
+def test_every_kernel_compiles_for_every_kind_of_gpu() -> None:
+    """Without running it, so without a GPU: Triton brings the assemblers."""
+    script = Path(__file__).with_name("compile_triton.py")
+    done = subprocess.run([sys.executable, script], env=WITHOUT_GPU, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert len(found) == 14 + 2 * 2
+    for kernel in found:
+        # What a program may have of the memory that its threads share.
+        assert kernel["shared"] <= kernel["room"], kernel
+
+
+def test_dispatch_gives_reasons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kernels, "_refusals", [None])
+    assert dict(ops.explain("wkv7", 512, "cuda"))["triton"] is None
+    assert dict(ops.explain("lerps", 1, "cuda", torch.bfloat16))["triton"] is None
+    assert "not in float64" in str(dict(ops.explain("wkv7", 512, "cuda", torch.float64))["triton"])
+    small = dispatch.choose("wkv7", dispatch.Call(512, "cuda", torch.float32, False, size=8))
+    assert small.name == "chunked"
+    inputs = make("wkv7", 2, 20, torch.float32, size=8)
+    with ops.use("triton"), pytest.raises(InputError, match=r"heads of 16, 32, 64, .* not of 8"):
+        ops.wkv7(*inputs)
+    with ops.use("triton"), pytest.raises(InputError, match="use the reference form for tensors in float64"):
+        ops.wkv7(*make("wkv7", 2, 20))
+    monkeypatch.setattr(kernels, "_refusals", [])
+    monkeypatch.setattr(kernels.shutil, "which", lambda _: None)
+    assert "needs a C compiler once" in str(dict(ops.explain("wkv7", 512, "cuda"))["triton"])
+    monkeypatch.setattr(kernels, "_refusals", [])
+    monkeypatch.setattr(kernels.shutil, "which", lambda _: "cc")
+    monkeypatch.setattr(kernels.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    assert "Python.h is missing" in str(dict(ops.explain("wkv7", 512, "cuda"))["triton"])
+    monkeypatch.setattr(kernels, "_refusals", [])
+    monkeypatch.setattr(kernels, "version", lambda _: "3.2.0")
+    assert "need Triton 3.3" in str(dict(ops.explain("wkv7", 512, "cuda"))["triton"])
+    monkeypatch.setattr(kernels, "_refusals", [])
+    monkeypatch.setattr(kernels, "find_spec", lambda _: None)
+    assert "Triton is not installed" in str(dict(ops.explain("wkv7", 512, "cuda"))["triton"])
