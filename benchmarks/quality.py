@@ -20,6 +20,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -74,14 +76,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     corpus, console = Corpus.of_bytes(documents("python:")), Console()
-    rows = []
+    rows, speeds = [], training_speeds(args.models, corpus)
     for rate in args.rates:
         for name in args.models:
-            rows.append(trained(name, rate, int(args.tokens), corpus, args.runs, console))
+            row = trained(name, rate, int(args.tokens), corpus, args.runs, console)
+            rows.append({**row, "tokens/s": speeds[name], "minutes": args.tokens / speeds[name] / 60})
             report("quality", with_best(rows), args.out)
     best = {row["model"]: row["rate"] for row in with_best(rows) if row["best"]}
     curves = {name: read_metrics(args.runs / run_name(name, rate, int(args.tokens))) for name, rate in best.items()}
     plots.loss_curves(args.runs / "quality.png", curves)
+
+
+def training_speeds(names: list[str], corpus: Corpus, rounds: int = 7, steps: int = 4) -> dict[str, float]:
+    """Tokens a second of training each model, measured in turns: the trainings themselves may have stood aside."""
+    trainers, seconds = {}, {name: list[float]() for name in names}
+    for name in names:
+        recipe = Training(batch=Batching(rows=ROWS, length=LENGTH, order="random"), schedule=Schedule(steps=1))
+        trainers[name] = Trainer(MODELS[name](), corpus.train, recipe)
+    for number in range(rounds):
+        for name, trainer in trainers.items():
+            start = perf_counter()
+            for _ in range(steps):
+                trainer.train_step(trainer.batches(trainer.position.steps))
+            # The first round compiles.
+            if number:
+                seconds[name].append(perf_counter() - start)
+    return {name: steps * ROWS * LENGTH / median(taken) for name, taken in seconds.items()}
 
 
 def run_name(name: str, rate: float, tokens: int) -> str:
@@ -119,8 +139,6 @@ def trained(name: str, rate: float, tokens: int, corpus: Corpus, runs: Path, con
         "bits per byte": found["bits per byte"],
         "carried on": found.get("carried on", ""),
         "training bits": bits(steps[-1]["smooth_loss"]),
-        "minutes": steps[-1]["seconds"] / 60,
-        "tokens/s": steps[-1]["tokens"] / steps[-1]["seconds"],
     }
 
 
