@@ -123,11 +123,13 @@ FORMS: dict[str, tuple[Form, ...]] = {
     ),
     "wkv6": (
         Form("numba", _compiled_at_use("wkv6"), _numba_refuses),
+        Form("triton", _in_triton("wkv6"), _triton_refuses_heads),
         Form("chunked", chunked.wkv6, _at_least(16)),
         Form("reference", reference.wkv6, _always),
     ),
     "wkv4": (
         Form("numba", _compiled_at_use("wkv4"), _numba_refuses),
+        Form("triton", _in_triton("wkv4"), _triton_refuses),
         Form("chunked", chunked.wkv4, _at_least(8)),
         Form("reference", reference.wkv4, _always),
     ),

@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from receptance.ops.triton import elementwise, wkv7
+from receptance.ops.triton import elementwise, wkv4, wkv6, wkv7
 
 # A kind of GPU, and bytes of shared memory that a program may have there.
 TARGETS = {
@@ -27,9 +27,9 @@ TARGETS = {
     "H200": (GPUTarget("cuda", 90, 32), 227 * 1024),
     "MI300X": (GPUTarget("hip", "gfx942", 64), 64 * 1024),
 }
-MARKS, FLOAT32, WHOLE = {"first"}, {"state", "end", "log_w", "w", "d_log_w", "d_state", "d_end", "sums", "to_w"}, {
-    "T", "H", "size", "num_rows", "width", "count"
-}  # fmt: skip
+MARKS = {"first"}
+FLOAT32 = {"state", "end", "log_w", "w", "d_log_w", "d_state", "d_end", "d_u", "sums", "to_w"}
+WHOLE = {"T", "H", "A", "size", "num_rows", "width", "count"}
 
 
 def cases() -> Iterator[tuple[Any, dict[str, Any], str, int]]:
@@ -39,8 +39,14 @@ def cases() -> Iterator[tuple[Any, dict[str, Any], str, int]]:
     for sizes, kind, warps in ((small, "bf16", 4), (wide, "fp32", 8)):
         log = {"LOG_C": sizes["C"].bit_length() - 1}
         yield wkv7.forward, sizes | log, kind, warps
-        yield wkv7.backward, sizes, kind, warps
+        yield wkv7.backward, sizes | log, kind, warps
+        if kind == "bf16":
+            yield wkv6.forward, sizes | log, kind, warps
+            yield wkv6.backward, sizes | log, kind, warps
         yield wkv7.forward, sizes | log | dict.fromkeys(("first", "kept", "u", "solution")), kind, warps
+    means = {"SHARED": False, "C": 32, "COLUMNS": 32}
+    yield wkv4.forward, means, "bf16", 4
+    yield wkv4.backward, means, "bf16", 4
     tile = {"ROWS": 32, "COLUMNS": 64}
     yield elementwise.lerps_forward, tile, "bf16", 4
     yield elementwise.lerps_backward, tile | dict.fromkeys(("offsets", "to_offsets")), "bf16", 4

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .. import operators
 from . import elementwise
-from .recurrences import wkv7
+from .recurrences import wkv4, wkv6, wkv7
 
-__all__ = ["delta_inputs", "lerps", "read_out", "squared_relu", "wkv7"]
+__all__ = ["delta_inputs", "lerps", "read_out", "squared_relu", "wkv4", "wkv6", "wkv7"]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # The tile of a program.

@@ -125,6 +125,7 @@ def backward(
     N: tl.constexpr,
     V: tl.constexpr,
     C: tl.constexpr,
+    LOG_C: tl.constexpr,
     OPERAND: tl.constexpr,
     EXACT: tl.constexpr,
 ):
