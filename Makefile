@@ -36,8 +36,8 @@ lint: $(STAMP)  ## ruff and the strict type checker
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Those that others start, and the one that has a target of its own.
-APART   := benchmarks/cpu_llama.py benchmarks/cpu_worker.py benchmarks/quick.py
+# Those that others start, the one that has a target of its own, the one for a GPU, and the one that takes hours.
+APART   := $(patsubst %,benchmarks/%.py,cpu_llama cpu_worker quick gpu quality)
 PEERS   := benchmarks/.venv
 
 bench: $(STAMP)  ## time the ops and models: every script in benchmarks/, or one: make bench PART=ops

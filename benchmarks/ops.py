@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.protocol import interleave, medians, report
 from receptance import ops
+from receptance.ops import dispatch
 from tests.ops.cases import make, relative
 
 PEER = Path(__file__).resolve().parents[2] / "shared" / "sketches" / "chunked_wkv7.py"
@@ -48,7 +49,9 @@ def measure(op: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     inputs = make(op, args.batch, args.length, torch.float32, args.heads, 64)
     inputs[-1].zero_()  # the peer starts from nothing
     inputs = [x.requires_grad_() for x in inputs]
-    candidates = {form: step(op, form, inputs) for form in ops.forms(op)}
+    call = dispatch.Call(args.length, "cpu", torch.float32, True)
+    serving = [form.name for form in dispatch.FORMS[op] if form.refuses(call) is None]
+    candidates = {form: step(op, form, inputs) for form in serving}
     if op == "wkv7" and args.peer:
         candidates[args.peer.stem] = peer_step(args.peer, inputs[:-1])
     truth = candidates["reference"]()
