@@ -9,7 +9,8 @@ Letters, everywhere in this package:
     wkv4         a weighted mean with decaying weights, per channel                           RWKV-4  (2305.13048)
     token_shift  the input of the step before
 
-and what stands between these and the matrix products: lerps, delta_inputs (RWKV-7), read_out, squared_relu.
+and what stands between these and the matrix products: lerps, delta_inputs (RWKV-7), read_out, squared_relu; and
+cross_entropy, behind the last of them.
 
 Conventions that hold for every recurrence and every form:
   * The decay is given as `log_w = log w <= 0`.
@@ -33,10 +34,13 @@ from torch import Tensor
 
 from ..errors import InputError
 from .dispatch import call, call_fused, explain, forms, use
+from .pointwise import IGNORED
 
 __all__ = [
+    "IGNORED",
     "OPS",
     "call",
+    "cross_entropy",
     "delta_inputs",
     "explain",
     "forms",
@@ -181,6 +185,17 @@ def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0)^2 of x [B, T, F]."""
     y: Tensor = call_fused("squared_relu", x, (x,))
     return y
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, l2wrap: float = 0.0) -> Tensor:
+    """The sum of R positions' cross entropies, in nats.
+
+    logits [R, V]; targets [R] int64, IGNORED where a position does not count  ->  [] in float32, or float64 of such.
+    L2Wrap (RWKV-LM, `src/model.py`): each counted position's largest logit gets the gradient l2wrap * logit besides,
+    times the gradient that arrives at the sum.
+    """
+    loss: Tensor = call_fused("cross_entropy", logits, (logits, targets, l2wrap))
+    return loss
 
 
 OPS = {"wkv4": wkv4, "wkv6": wkv6, "wkv7": wkv7, "token_shift": token_shift}

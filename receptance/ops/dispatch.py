@@ -138,6 +138,10 @@ FORMS: dict[str, tuple[Form, ...]] = {
     "delta_inputs": _fused("delta_inputs"),
     "read_out": _fused("read_out"),
     "squared_relu": _fused("squared_relu"),
+    "cross_entropy": (
+        Form("triton", _in_triton("cross_entropy"), _triton_refuses),
+        Form("reference", pointwise.cross_entropy, _always),
+    ),
 }
 
 # The form that `use` asks for, in this thread.  Read by getattr: torch.compile follows that, and a ContextVar not.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["delta_inputs", "lerps", "new_like", "read_out", "squared_relu"]
+__all__ = ["cross_entropy", "delta_inputs", "lerps", "new_like", "read_out", "squared_relu"]
 
 Kernel = Callable[..., None]
 NumBlocks = Callable[[int], int]
@@ -269,6 +269,64 @@ def squared_relu(prefix: str, forward: Kernel, backward: Kernel) -> Callable[[Te
 
     operator.register_autograd(gradients_of, setup_context=keep)
     return operator
+
+
+def cross_entropy(prefix: str, forward: Kernel, backward: Kernel) -> Callable[..., Tensor]:
+    """`ops.cross_entropy` around
+
+    forward(logits, targets, losses, norms, tops, places)
+    backward(logits, targets, norms, tops, places, gradient, l2wrap, to_logits)
+
+    losses, norms (log of the sum of exponentials), tops (the largest logits) [R] float32, their places [R] int32.
+    """
+
+    @torch.library.custom_op(f"receptance::{prefix}cross_entropy", mutates_args=())
+    def operator(logits: Tensor, targets: Tensor, l2wrap: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        losses, norms, tops, places = _of_positions(logits)
+        forward(logits, targets, losses, norms, tops, places)
+        return losses.sum(), norms, tops, places
+
+    @operator.register_fake
+    def _(logits: Tensor, targets: Tensor, l2wrap: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        losses, norms, tops, places = _of_positions(logits)
+        return losses.sum(), norms, tops, places
+
+    @torch.library.custom_op(f"receptance::{prefix}cross_entropy_backward", mutates_args=())
+    def differentiate(
+        logits: Tensor,
+        targets: Tensor,
+        norms: Tensor,
+        tops: Tensor,
+        places: Tensor,
+        gradient: Tensor,
+        l2wrap: float,
+    ) -> Tensor:
+        to_logits = new_like(logits)
+        backward(logits, targets, norms, tops, places, gradient, l2wrap, to_logits)
+        return to_logits
+
+    differentiate.register_fake(lambda logits, *_: new_like(logits))
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        logits, targets, ctx.l2wrap = inputs
+        ctx.save_for_backward(logits, targets, *output[1:])
+
+    def gradients_of(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Any, ...]:
+        return differentiate(*ctx.saved_tensors, gradient, ctx.l2wrap), None, None
+
+    operator.register_autograd(gradients_of, setup_context=keep)
+
+    def form(logits: Tensor, targets: Tensor, l2wrap: float = 0.0) -> Tensor:
+        """See `ops.cross_entropy`."""
+        total: Tensor = operator(logits, targets, l2wrap)[0]
+        return total
+
+    return form
+
+
+def _of_positions(logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    losses, norms, tops = (logits.new_empty(len(logits), dtype=torch.float32) for _ in range(3))
+    return losses, norms, tops, logits.new_empty(len(logits), dtype=torch.int32)
 
 
 def _new_vectors(vectors: list[Tensor]) -> list[Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,3 +73,37 @@ def read_out(
 def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0)^2."""
     return torch.relu(x).square()
+
+
+IGNORED = -100  # the target of a position that does not count
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, l2wrap: float = 0.0) -> Tensor:
+    """Sum of the losses of R positions."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    if l2wrap:
+        loss = _L2Wrap.apply(loss, logits, targets != IGNORED, l2wrap)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _L2Wrap(torch.autograd.Function):
+    """The identity on a loss, which in the backward pass also pulls each row's largest logit towards 0.
+
+    The pull is the gradient of strength / 2 * max(logits)^2, times the gradient that arrives at the loss: scaling or
+    averaging the loss scales the pull with it (RWKV-LM, `src/model.py`, class _L2Wrap).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, logits: Tensor, counted: Tensor, strength: float) -> Tensor:
+        """loss [], logits [R, V], counted [R] (bool: rows that have a target) -> the loss."""
+        largest, place = logits.max(-1, keepdim=True)
+        ctx.save_for_backward(largest * counted[:, None] * strength, place)
+        ctx.shape = logits.shape
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (gradient,) = gradients
+        pull, place = ctx.saved_tensors
+        return gradient, pull.new_zeros(ctx.shape).scatter_(-1, place, pull * gradient), None, None

@@ -9,37 +9,15 @@ their gradient.  Here they are made for a chunk of positions at a time, and made
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-IGNORED = -100
+from ..ops import IGNORED, cross_entropy
+
+__all__ = ["IGNORED", "next_token_loss"]
+
 MAX_LOGITS = 2**24
-
-
-class L2Wrap(torch.autograd.Function):
-    """The identity on a loss, which in the backward pass also pulls each row's largest logit towards 0.
-
-    The pull is the gradient of strength / 2 * max(logits)^2, times the gradient that arrives at the loss: scaling or
-    averaging the loss scales the pull with it (RWKV-LM, `src/model.py`, class L2Wrap).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, logits: Tensor, counted: Tensor, strength: float) -> Tensor:
-        """loss [], logits [R, V], counted [R] (bool: rows that have a target) -> the loss."""
-        largest, place = logits.max(-1, keepdim=True)
-        ctx.save_for_backward(largest * counted[:, None] * strength, place)
-        ctx.shape = logits.shape
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        (gradient,) = gradients
-        pull, place = ctx.saved_tensors
-        return gradient, pull.new_zeros(ctx.shape).scatter_(-1, place, pull * gradient), None, None
 
 
 def _loss_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -48,12 +26,7 @@ def _loss_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def _summed(head: nn.Linear, x: Tensor, targets: Tensor, l2wrap: float) -> Tensor:
     """Sum of the losses of R positions: x [R, C], targets [R]."""
-    logits = head(x)
-    logits = logits.to(_loss_dtype(logits.dtype))
-    loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-    if l2wrap:
-        loss = L2Wrap.apply(loss, logits, targets != IGNORED, l2wrap)  # type: ignore[no-untyped-call]
-    return loss
+    return cross_entropy(head(x), targets, l2wrap)
 
 
 def next_token_loss(
@@ -69,8 +42,7 @@ def next_token_loss(
     head      the layer that makes logits
     x         [B, T, C], what it reads
     targets   [B, T], the next tokens; positions with IGNORED (-100) do not count
-    l2wrap    strength of L2Wrap: each counted position's largest logit gets the gradient l2wrap / positions * logit
-              (official training: 1e-4)
+    l2wrap    strength of L2Wrap (`ops.cross_entropy`; official training: 1e-4)
     max_logits
               how many logits may exist at a time; more positions than that are taken in chunks
     num_targets

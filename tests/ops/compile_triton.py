@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from receptance.ops.triton import elementwise, wkv4, wkv6, wkv7
+from receptance.ops.triton import cross_entropy, elementwise, wkv4, wkv6, wkv7
 
 # A kind of GPU, and bytes of shared memory that a program may have there.
 TARGETS = {
@@ -28,8 +28,10 @@ TARGETS = {
     "MI300X": (GPUTarget("hip", "gfx942", 64), 64 * 1024),
 }
 MARKS = {"first"}
+WHOLE_MEMORY = {"targets": "*i64", "places": "*i32"}
 FLOAT32 = {"state", "end", "log_w", "w", "d_log_w", "d_state", "d_end", "d_u", "sums", "to_w"}
-WHOLE = {"T", "H", "A", "size", "num_rows", "width", "count"}
+FLOAT32 |= {"losses", "norms", "tops"}
+WHOLE = {"T", "H", "A", "size", "num_rows", "width", "count", "V"}
 
 
 def cases() -> Iterator[tuple[Any, dict[str, Any], str, int]]:
@@ -54,6 +56,8 @@ def cases() -> Iterator[tuple[Any, dict[str, Any], str, int]]:
         yield kernel, tile | {"N": 64}, "bf16", 4
     for kernel in (elementwise.read_out_forward, elementwise.read_out_backward):
         yield kernel, tile | {"N": 64, "BONUS_FIRST": False}, "bf16", 4
+    yield cross_entropy.forward, {"SIZE": 4096}, "bf16", 4
+    yield cross_entropy.backward, {"SIZE": 4096}, "bf16", 4
     yield elementwise.squared_relu_forward, {"SIZE": 1024}, "bf16", 4
     yield elementwise.squared_relu_backward, {"SIZE": 1024}, "bf16", 4
 
@@ -63,8 +67,10 @@ def kind_of(name: str, constants: dict[str, Any], kind: str) -> Any:
         return "constexpr"
     if name in WHOLE:
         return "i32"
-    if name == "eps":
+    if name in {"eps", "strength"}:
         return "fp32"
+    if name in WHOLE_MEMORY:
+        return WHOLE_MEMORY[name]
     if name in {"weights", "mixed", "gradients"}:
         return ("*bf16",) * 6
     return "*i1" if name in MARKS else "*fp32" if name in FLOAT32 else f"*{kind}"

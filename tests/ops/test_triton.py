@@ -119,6 +119,27 @@ def test_what_stands_between_equals_pytorch(op: str, size: tuple[int, ...], vari
     assert max(relative(g.double(), t) for g, t in zip(got, truth, strict=True)) < 2e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("vocab", [5, 300, 5000])
+def test_cross_entropy_equals_pytorch(vocab: int, dtype: torch.dtype) -> None:
+    """With positions that do not count, and a pull on the largest logits that is felt."""
+    logits, targets = (5 * torch.randn(7, vocab)).to(dtype), torch.randint(vocab, (7,))
+    targets[2] = targets[5] = ops.IGNORED
+    targets[3] = logits[3].argmax()
+
+    def both(form: str, logits: Tensor, targets: Tensor) -> list[Tensor]:
+        logits = logits.detach().requires_grad_()
+        with ops.use(form):
+            loss = ops.cross_entropy(logits, targets, l2wrap=0.03)
+        return [loss.detach(), *torch.autograd.grad(3 * loss, logits)]
+
+    exact = both("reference", logits.double(), targets)
+    got = moved(lambda x: both("triton", *x), [logits, targets])
+    assert got[0].dtype == torch.float32 and got[1].dtype == dtype
+    bound = 1e-6 if dtype == torch.float32 else 2**-7
+    assert relative(got[0].double(), exact[0]) < 1e-6 and relative(got[1].double(), exact[1]) < bound
+
+
 @pytest.mark.parametrize("op", FUSED)
 def test_bfloat16_is_computed_in_float32_and_rounded_once(op: str) -> None:
     function, inputs = made(op, SIZES[0], torch.bfloat16, 1)
@@ -189,7 +210,7 @@ def test_every_kernel_compiles_for_every_kind_of_gpu() -> None:
     done = subprocess.run([sys.executable, script], env=WITHOUT_GPU, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert len(found) == 18 + 2 * 2
+    assert len(found) == 20 + 2 * 2
     for kernel in found:
         # What a program may have of the memory that its threads share.
         assert kernel["shared"] <= kernel["room"], kernel

@@ -9,10 +9,11 @@ import triton
 from torch import Tensor
 
 from .. import operators
+from . import cross_entropy as entropy
 from . import elementwise
 from .recurrences import wkv4, wkv6, wkv7
 
-__all__ = ["delta_inputs", "lerps", "read_out", "squared_relu", "wkv4", "wkv6", "wkv7"]
+__all__ = ["cross_entropy", "delta_inputs", "lerps", "read_out", "squared_relu", "wkv4", "wkv6", "wkv7"]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # The tile of a program.
@@ -115,6 +116,25 @@ def _squared_relu_backward(x: Tensor, gradient: Tensor, to_x: Tensor) -> None:
     elementwise.squared_relu_backward[(triton.cdiv(x.numel(), SIZE),)](*inputs, SIZE=SIZE)
 
 
+def _cross_entropy_forward(logits: Tensor, targets: Tensor, *results: Tensor) -> None:
+    inputs, V = (logits.contiguous(), targets.contiguous()), logits.shape[1]
+    entropy.forward[(len(logits),)](*inputs, *results, V, SIZE=_row_part(V))
+
+
+def _cross_entropy_backward(
+    logits: Tensor, targets: Tensor, norms: Tensor, tops: Tensor, places: Tensor, gradient: Tensor, l2wrap: float,
+    to_logits: Tensor,
+) -> None:  # fmt: skip
+    inputs, V = (logits.contiguous(), targets.contiguous(), norms, tops, places, gradient), logits.shape[1]
+    entropy.backward[(len(logits),)](*inputs, to_logits, V, l2wrap, SIZE=_row_part(V))
+
+
+def _row_part(V: int) -> int:
+    """How much of a row of logits is looked at at a time."""
+    return min(4096, int(triton.next_power_of_2(V)))
+
+
+cross_entropy = operators.cross_entropy("triton_", _cross_entropy_forward, _cross_entropy_backward)
 lerps = operators.lerps("triton_", _lerps_forward, _lerps_backward, num_blocks, DTYPES)
 delta_inputs = operators.delta_inputs("triton_", _delta_forward, _delta_backward, num_blocks)
 read_out = operators.read_out("triton_", _read_out_forward, _read_out_backward, num_blocks)
