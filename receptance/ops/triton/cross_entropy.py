@@ -10,7 +10,7 @@ __all__ = ["backward", "forward"]
 
 @triton.jit
 def forward(logits, targets, losses, norms, tops, places, V, SIZE: tl.constexpr):
-    """Of a row: its loss, 0 where the target is negative; log of the sum of exponentials; largest logit and its place."""
+    """Of a row: its loss (0 where the target is negative), log of the sum of exponentials, largest logit, its place."""
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(targets + row)
     steps = tl.arange(0, SIZE)
