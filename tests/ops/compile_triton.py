@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from receptance.ops.triton import cross_entropy, elementwise, wkv4, wkv6, wkv7
+from receptance.ops.triton import cross_entropy, elementwise, recurrent, wkv4, wkv6, wkv7
 
 # A kind of GPU, and bytes of shared memory that a program may have there.
 TARGETS = {
@@ -46,6 +46,8 @@ def cases() -> Iterator[tuple[Any, dict[str, Any], str, int]]:
             yield wkv6.forward, sizes | log, kind, warps
             yield wkv6.backward, sizes | log, kind, warps
         yield wkv7.forward, sizes | log | dict.fromkeys(("first", "kept", "u", "solution")), kind, warps
+    yield recurrent.forward, {"N": 64, "V": 64}, "fp16", 4
+    yield recurrent.forward, {"N": 64, "V": 32, "a": None, "b": None, "first": None}, "bf16", 4
     means = {"SHARED": False, "C": 32, "COLUMNS": 32}
     yield wkv4.forward, means, "bf16", 4
     yield wkv4.backward, means, "bf16", 4

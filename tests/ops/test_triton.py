@@ -69,6 +69,20 @@ def test_the_recurrences_equal_the_time_loop(
     assert max(relative(value.double(), truth) for value, truth in zip(got, exact, strict=True)) < 1e-6
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("length", [1, 2, 15])
+@pytest.mark.parametrize("op", ["wkv4", "wkv6", "wkv7"])
+def test_a_few_tokens_without_gradients(op: str, length: int, packed: bool) -> None:
+    inputs = make(op, 3, length, torch.float32, size=32)
+    first = boundaries(3, length) if packed else None
+    with torch.no_grad():
+        with ops.use("reference"):
+            exact = ops.OPS[op](*(x.double() for x in inputs), first)
+        with ops.use("triton"):
+            got = ops.OPS[op](*(x.to(DEVICE) for x in inputs), None if first is None else first.to(DEVICE))
+    assert max(relative(value.cpu().double(), truth) for value, truth in zip(got, exact, strict=True)) < 1e-6
+
+
 EXTREMES = [("wkv7", -1e-7), ("wkv7", -BOUND_7), ("wkv6", -1e-7), ("wkv6", -1000.0), ("wkv4", -1000.0)]
 
 
@@ -210,7 +224,7 @@ def test_every_kernel_compiles_for_every_kind_of_gpu() -> None:
     done = subprocess.run([sys.executable, script], env=WITHOUT_GPU, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert len(found) == 20 + 2 * 2
+    assert len(found) == 22 + 2 * 2
     for kernel in found:
         # What a program may have of the memory that its threads share.
         assert kernel["shared"] <= kernel["room"], kernel

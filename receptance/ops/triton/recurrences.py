@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...errors import InputError
-from . import LEAST_SIDE, refuses_heads
+from . import LEAST_SIDE, recurrent, refuses_heads
 from . import wkv4 as means
 from . import wkv6 as gated
 from . import wkv7 as delta
@@ -25,6 +25,8 @@ __all__ = ["wkv4", "wkv6", "wkv7"]
 # Steps of a chunk: for larger ones a program's tiles do not fit into the registers of its threads, nor for wider heads
 # and numbers.  RWKV-7's decays would allow 64, where seen from the middle they reach e^19.4.
 CHUNK, SMALL_CHUNK, WIDE = 32, 16, 64
+# For fewer tokens there are no chunks.
+FEW = 16
 # Of wkv4: steps of a chunk, and channels of a program.
 MEAN_STEPS, MEAN_CHANNELS = 32, 32
 
@@ -108,6 +110,10 @@ def _forward(
     B, T, H, N = v.shape
     y, end, kept, u, solution = _empty(inputs, state, first, keep)
     parts, marks = _num_parts(B * H, N, v.device), None if first is None else first.contiguous()
+    if not keep and T < FEW:
+        vectors = [*(x.contiguous() for x in inputs), *(6 - len(inputs)) * [None]]
+        recurrent.forward[(B * H, parts)](*vectors, state.contiguous(), marks, y, end, T, H, N=N, V=N // parts)
+        return y, end, kept, u, solution
     results = (kept, u, solution) if has_delta else (kept,)
     kernel = delta.forward if has_delta else gated.forward
     kernel[(B * H, parts)](
