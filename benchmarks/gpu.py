@@ -28,7 +28,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.protocol import RESULTS, machine
-from receptance import Config, build, ops
+from receptance import Config, build, ops, runtime
 from receptance.models.rwkv import flops_per_token
 from receptance.training.loss import next_token_loss
 from tests.ops.cases import make, relative
@@ -105,20 +105,6 @@ class Bench:
         after.record()
         after.synchronize()
         return float(before.elapsed_time(after)) / 1e3
-
-    def replayed(self, run: Callable[[], object]) -> Callable[[], object]:
-        """`run` as a CUDA graph, so that its kernels wait for no CPU."""
-        if self.device.type == "cpu":
-            return run
-        stream = torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                run()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            run()
-        return graph.replay
 
     def _copies(self) -> float:
         x = torch.empty(2**20 if self.small else 2**31, dtype=torch.bfloat16, device=self.device)
@@ -416,9 +402,12 @@ def speak_part(bench: Bench) -> list[dict[str, Any]]:
         for batch in (1, 2) if bench.small else (1, 8, 32, 128):
             tokens = torch.randint(60, (batch, 1), device=bench.device)
             _, state = model(tokens)
-            step = partial(model, tokens, state)
-            eager, replay = bench.seconds(step, bench.replayed(step))
-            rows.append({"batch": batch, "tokens/s": batch / replay, "tokens/s without a graph": batch / eager})
+            step = runtime.record(model, batch)
+            step.write(range(batch), state)
+            recorded, called = bench.seconds(partial(step, tokens[:, 0]), partial(model, tokens, state))
+            rows.append({"batch": batch, "tokens/s": batch / recorded, "tokens/s without a graph": batch / called})
+            del step
+            empty(bench)
         for batch in (1, 2) if bench.small else (1, 8, 32):
             tokens = torch.randint(60, (batch, 48 if bench.small else 1024), device=bench.device)
             (took,) = bench.seconds(partial(model.features, tokens), rounds=5)

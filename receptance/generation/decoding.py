@@ -10,6 +10,7 @@ Knows no text: see `continuation.py` for that.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -17,15 +18,18 @@ import torch
 from torch import Tensor
 
 from .. import runtime
-from ..errors import InputError, StateError
+from ..errors import CompileError, InputError, StateError
 from ..models import RWKV
 from ..state import State
 from .sampling import Choice, Sampler
 from .settings import Sampling
 
+log = logging.getLogger(__name__)
 # Tokens of a row that are read at once.  Longer prompts are cut at its multiples, always at the same places, so that
 # memory stays bounded and the same prompt is always computed in the same way.
 PIECE = 512
+# Rows of a batch on a GPU for which starting kernels one by one would take longer than computing.
+MOST_RECORDED = 256
 
 
 @torch.no_grad()
@@ -154,19 +158,26 @@ class Stepper(Protocol):
 
 
 def stepper(model: RWKV, state: State) -> Stepper:
-    """By the compiled step where there is one, else by the model itself."""
+    """By the compiled step where there is one, on a GPU by a recorded one, else by the model itself."""
+    rows = state.num_rows
+    if model.emb.weight.device.type == "cuda" and rows <= MOST_RECORDED:
+        try:
+            return _InSlots(runtime.record(model, rows), state)
+        except CompileError as error:
+            log.warning("%s; its kernels are started one by one", error)
+            return Called(model, state)
     # More rows than that are bound by arithmetic, which PyTorch's matrix products do faster.
-    if state.num_rows > runtime.MOST_ROWS or runtime.refusal(model) is not None:
+    if rows > runtime.MOST_ROWS or runtime.refusal(model) is not None:
         return Called(model, state)
-    return _Compiled(model, state)
+    return _InSlots(runtime.compile(model, rows), state)
 
 
-class _Compiled:
-    """By `runtime`'s step, each row in a slot of its own."""
+class _InSlots:
+    """By one of `runtime`'s steps, each row in a slot of its own."""
 
-    def __init__(self, model: RWKV, state: State) -> None:
+    def __init__(self, step: runtime.Step | runtime.RecordedStep, state: State) -> None:
         self._slots = list(range(state.num_rows))
-        self._step = runtime.compile(model, state.num_rows)
+        self._step = step
         self._step.write(self._slots, state)
 
     @property

@@ -6,11 +6,12 @@
 
 Nothing here knows a generation: whatever a model file computes with the functions that `tracing.py` lists is served,
 in any mixture of float32, bfloat16 and quantised weights.  The rest is a refusal with a sentence, and the model's own
-call serves.
+call serves.  That is for CPUs; on a GPU `record` makes a step of the same kind out of the model's own call.
 """
 
 from __future__ import annotations
 
+from .graphs import RecordedStep, record
 from .step import MOST_ROWS, Step, compile, refusal
 
-__all__ = ["MOST_ROWS", "Step", "compile", "refusal"]
+__all__ = ["MOST_ROWS", "RecordedStep", "Step", "compile", "record", "refusal"]
