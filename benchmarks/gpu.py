@@ -1,12 +1,13 @@
 """Everything that matters on a GPU, in one run of under eight minutes: right first, then how fast, beside its peers.
 
-    python benchmarks/gpu.py                    # writes results/gpu.json and results/gpu.png
+    python benchmarks/gpu.py                    # writes results/gpu.json
     python benchmarks/gpu.py --only ops train --out my.json
     python benchmarks/gpu.py --small            # tries the script itself in small sizes, on a CPU too
 
-What computes wrongly is not timed.  Peers are timed in turns with ours, in the same run: the chunked form in PyTorch's
-functions, flash-linear-attention where it can be imported (pip install flash-linear-attention), attention at the same
-width and context.  Shares are of what this GPU was measured to copy and to multiply, a moment before.
+A recurrence that computes wrongly is not timed, and the parts behind it follow only where all is right.  Peers take
+turns with ours, in the same run: the chunked form in PyTorch's functions, flash-linear-attention where it can be
+imported (pip install flash-linear-attention), attention at the same width and context.  Shares are of what this GPU was
+measured to copy and to multiply, a moment before.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from receptance import Config, build, ops, runtime
 from receptance.models.rwkv import flops_per_token
 from receptance.training.loss import next_token_loss
 from tests.ops.cases import make, relative
+from tests.ops.test_fused import FUSED, made
 
 # Rows, length, heads, head size: the shape that published kernels are timed at, and others around it.
 SHAPES = {"wide": (8, 4096, 64, 64), "narrow": (16, 512, 12, 64), "few heads": (1, 8192, 12, 64)}
@@ -53,6 +55,11 @@ def main() -> None:
     found: dict[str, Any] = {"machine": machine() | bench.card(), "ceilings": bench.ceilings}
     print(json.dumps(found))
     for name in args.only:
+        checked = found.get("correctness", {})
+        wrong = [op for op, each in checked.items() if isinstance(each, dict) and not each.get("right", True)]
+        if wrong and name != "ops":
+            print(f"{name} is not timed, as {', '.join(wrong)} is wrong")
+            continue
         start = time.perf_counter()
         try:
             found[name] = PARTS[name](bench)
@@ -144,30 +151,58 @@ def computed(op: str, form: str, inputs: list[Tensor]) -> list[Tensor]:
     return [y.detach(), state.detach(), *torch.autograd.grad(loss, inputs)]
 
 
-def error_of(bench: Bench, op: str, dtype: torch.dtype) -> dict[str, float]:
-    """The largest relative error of values and gradients, ours and the chunked form's, against float64."""
-    shape = (2, 40, 2, 16) if bench.small else (2, 400, 4, 64)
+def errors_of(bench: Bench, op: str, dtype: torch.dtype) -> dict[str, float]:
+    """The largest relative errors of values and gradients against float64: ours, with the values of a head in one
+    program and in two, and the chunked form's."""
+    from receptance.ops.triton import recurrences
+
+    shape = (2, 40, 2, 32) if bench.small else (2, 400, 4, 64)
     inputs = inputs_of(bench, op, shape, dtype)
     exact = computed(op, "reference", [x.double() for x in inputs])
-    errors = {}
-    for form in ("triton", "chunked"):
-        if form == "triton" and bench.device.type == "cpu" and dtype == torch.bfloat16:
-            continue
-        got = computed(op, form, inputs)
-        errors[form] = max(relative(g.double(), e) for g, e in zip(got, exact, strict=True))
+
+    def error(form: str) -> float:
+        return max(relative(g.double(), e) for g, e in zip(computed(op, form, inputs), exact, strict=True))
+
+    errors, usual = {"chunked": error("chunked")}, recurrences._num_parts
+    try:
+        for parts in (1, 2):
+            recurrences._num_parts = lambda *_, parts=parts: parts
+            errors[f"triton in {parts}"] = error("triton")
+    finally:
+        recurrences._num_parts = usual
     return errors
 
 
+def is_right(errors: dict[str, float], dtype: torch.dtype) -> bool:
+    bound = max(1e-4 if dtype == torch.float32 else BOUND, 3 * errors["chunked"])
+    return errors["chunked"] < 0.1 and max(errors.values()) < bound
+
+
+def precisions(bench: Bench) -> list[torch.dtype]:
+    """Triton's interpreter multiplies bfloat16 wrongly."""
+    return [torch.float32] if bench.device.type == "cpu" else [torch.bfloat16, torch.float32]
+
+
 def correctness(bench: Bench) -> dict[str, Any]:
-    """Whether each recurrence is right, in both precisions."""
-    found = {}
-    for op in ("wkv7", "wkv6", "wkv4"):
-        for dtype in (torch.float32, torch.bfloat16):
-            errors = error_of(bench, op, dtype)
-            bound = max(1e-4 if dtype == torch.float32 else BOUND, 3 * errors["chunked"])
-            found[f"{op} {str(dtype).removeprefix('torch.')}"] = {
-                **errors, "right": errors.get("triton", 0.0) < bound
-            }  # fmt: skip
+    """Whether each kernel is right, forward and backward."""
+    found: dict[str, Any] = {}
+    for dtype in precisions(bench):
+        for op in ("wkv7", "wkv6", "wkv4"):
+            errors = errors_of(bench, op, dtype)
+            found[f"{op} {str(dtype).removeprefix('torch.')}"] = {**errors, "right": is_right(errors, dtype)}
+    for op in FUSED:
+        function, inputs = made(op, (2, 35, 2, 64), torch.float32, 1)
+        inputs = [x.to(bench.device) for x in inputs]
+        exact = both_ways_of("reference", function, [x.double() for x in inputs])
+        got = both_ways_of("triton", function, inputs)
+        error = max(relative(g.double(), e) for g, e in zip(got, exact, strict=True))
+        found[op] = {"triton": error, "right": error < 1e-4}
+    logits, targets = torch.randn(50, 5000, device=bench.device), torch.randint(5000, (50,), device=bench.device)
+    cross = partial(ops.cross_entropy, targets=targets, l2wrap=1e-2)
+    exact = both_ways_of("reference", cross, [logits.double()])
+    got = both_ways_of("triton", cross, [logits])
+    error = max(relative(g.double(), e) for g, e in zip(got, exact, strict=True))
+    found["cross_entropy"] = {"triton": error, "right": error < 1e-4}
     return found
 
 
@@ -236,11 +271,10 @@ def ops_part(bench: Bench) -> list[dict[str, Any]]:
         for name, shape in bench.shapes.items():
             if op != "wkv7" and name == "few heads":
                 continue
-            errors = error_of(bench, op, torch.float32 if bench.device.type == "cpu" else torch.bfloat16)
-            if errors["triton"] > max(BOUND, 3 * errors["chunked"]):
-                rows.append({"op": op, "shape": name, "not timed": f"wrong by {errors['triton']:.1e}"})
+            kind = precisions(bench)[0]
+            if not is_right(errors := errors_of(bench, op, kind), kind):
+                rows.append({"op": op, "shape": name, "not timed": f"wrong: {errors}"})
                 continue
-            kind = torch.float32 if bench.device.type == "cpu" else torch.bfloat16
             inputs = inputs_of(bench, op, shape, kind)
             row: dict[str, Any] = {"op": op, "shape": name, "sizes": shape}
             for backward in (False, True):
@@ -285,7 +319,7 @@ def tiles_part(bench: Bench) -> list[dict[str, Any]]:
 
     rows, usual = [], recurrences._tiling
     shape = next(iter(bench.shapes.values()))
-    kind = torch.float32 if bench.device.type == "cpu" else torch.bfloat16
+    kind = precisions(bench)[0]
     usual_parts = recurrences._num_parts
     try:
         for op in ("wkv7", "wkv6"):
@@ -293,7 +327,7 @@ def tiles_part(bench: Bench) -> list[dict[str, Any]]:
             for size in (16,) if bench.small else (16, 32, 64):
                 for warps in (4,) if bench.small else (2, 4, 8):
                     for parts in (1, 2):
-                        recurrences._tiling = lambda v, tiling=(size, warps): tiling  # type: ignore[assignment]
+                        recurrences._tiling = lambda _, tiling=(size, warps): tiling
                         recurrences._num_parts = lambda *_, parts=parts: parts
                         row = {"op": op, "chunk": size, "warps": warps, "parts": parts}
                         for name, backward in (("forward ms", False), ("both ms", True)):
@@ -306,8 +340,6 @@ def tiles_part(bench: Bench) -> list[dict[str, Any]]:
 
 def between_part(bench: Bench) -> list[dict[str, Any]]:
     """What stands between products and recurrence: ours, PyTorch's, and PyTorch's compiled."""
-    from tests.ops.test_fused import FUSED, made
-
     rows = []
     size = (2, 35, 2, 16) if bench.small else (8, 4096, 12, 64)
     for op in FUSED:
@@ -322,6 +354,17 @@ def between_part(bench: Bench) -> list[dict[str, Any]]:
         rows.append({"op": op, "forward and backward ms": timed(bench, candidates)})
         empty(bench)
     return rows
+
+
+def both_ways_of(form: str, function: Callable[..., Any], inputs: list[Tensor]) -> list[Tensor]:
+    """What the function gives, and the gradients of a loss that weighs all of it."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    with ops.use(form):
+        out = function(*leaves)
+    outputs = [out] if isinstance(out, Tensor) else list(out)
+    generator = torch.Generator().manual_seed(7)
+    weights = [torch.randn(x.shape, generator=generator).to(x) for x in outputs]
+    return [*(x.detach() for x in outputs), *torch.autograd.grad(outputs, leaves, weights)]
 
 
 def both_ways(form: str, function: Callable[..., Any], leaves: list[Tensor]) -> None:

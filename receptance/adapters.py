@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +129,19 @@ def _begin_with(layer: Any, A: Tensor, B: Tensor) -> None:
     A, B = A.to(base.weight.device) / scale, B.to(base.weight.device)
     with torch.no_grad():
         if isinstance(base, QuantLinear):
-            base.register_forward_hook(lambda _, inputs, y: y - scale * F.linear(F.linear(inputs[0], A), B).to(y.dtype))
+            base.register_forward_hook(partial(_without_principal, layer, scale))
         else:
             base.weight.copy_(base.weight.float() - scale * (B @ A))
         layer.lora_A["default"].weight.copy_(A)
         layer.lora_B["default"].weight.copy_(B)
     for name, tensor in zip(BEGIN, (A, B), strict=True):
         layer.register_buffer(name, tensor, persistent=False)
+
+
+def _without_principal(layer: Any, scale: float, base: nn.Module, inputs: tuple[Tensor], y: Tensor) -> Tensor:
+    """What a quantised matrix gives, less what PiSSA moved into its addition."""
+    x = inputs[0].to(layer.begin_A.dtype)
+    return y - scale * F.linear(F.linear(x, layer.begin_A), layer.begin_B).to(y.dtype)
 
 
 def save_adapter(model: RWKV, path: Path) -> None:

@@ -145,8 +145,12 @@ def _version(library: str) -> str | None:
 
 
 def forms(length: int = 512) -> dict[str, list[tuple[str, str | None]]]:
-    """Every form of every op: None where it serves a call of `length` tokens, else the sentence why it does not."""
-    return {op: ops.explain(op, length) for op in ops.OPS}
+    """Every form of every op: None where it serves a call of `length` tokens here, else the sentence why it does not.
+
+    Here is the GPU where PyTorch finds one, else the CPU.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {op: ops.explain(op, length, device) for op in ops.FORMS}
 
 
 def readable_bytes(count: int) -> str:

@@ -120,7 +120,7 @@ def own_checks(
         states = max(relative_difference(ours, theirs) for ours, theirs in zip(result[1], expected[1], strict=True))
         return Check(name, logits, states, bound)
 
-    call = dispatch.Call(length, tokens.device.type, model.head.weight.dtype, False)
+    call = dispatch.Call(length, tokens.device.type, model.head.weight.dtype, False, model.config.head_size)
     time_mix, _ = PARTS[model.config.version]
     for form in dispatch.FORMS[time_mix.op]:
         if form.name != "reference" and form.refuses(call) is None:

@@ -15,7 +15,8 @@ cross_entropy, behind the last of them.
 Conventions that hold for every recurrence and every form:
   * The decay is given as `log_w = log w <= 0`.
   * The state has the dtype in which the recurrence is computed: float32, or float64 in a float64 model, also under
-    autocast.  Inputs of a lower precision are widened to it; `y` has the dtype of `v`.
+    autocast.  Inputs of a lower precision are widened to it; `y` has the dtype of `v`.  (In Triton, where all but the
+    decay is bfloat16, the factors of a chunk's matrix products are too, and sums float32.)
   * A state goes in and a new one comes out; no input is changed.
   * `first [B, T]` (bool, or None) marks the tokens before which everything is forgotten: the state is set to its empty
     value before that step.  Never express it by a decay of -inf: the chunked form of wkv7 divides by decays.
@@ -33,10 +34,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..errors import InputError
-from .dispatch import call, call_fused, explain, forms, use
+from .dispatch import FORMS, call, call_fused, explain, forms, remembered, use
 from .pointwise import IGNORED
 
 __all__ = [
+    "FORMS",
     "IGNORED",
     "OPS",
     "call",
@@ -46,6 +48,7 @@ __all__ = [
     "forms",
     "lerps",
     "read_out",
+    "remembered",
     "squared_relu",
     "token_shift",
     "use",
@@ -62,8 +65,8 @@ def wkv7(
 
     r, log_w, k, v, a, b [B, T, H, N]; state [B, H, N, N]; first [B, T] bool  ->  y [B, T, H, N], state [B, H, N, N].
     RWKV-7 calls it with a = -kappa and b = kappa * rate, kappa a unit vector per head, and -e^{-1/2} <= log_w <= 0;
-    the chunked form relies on that bound (it divides by the decay of a chunk of 32) and gives NaN far beyond it, the
-    reference takes any log_w <= 0.
+    the forms in chunks rely on that bound (they divide by the decay of up to 32 steps) and give NaN far beyond it, the
+    reference and Numba take any log_w <= 0.
     Raises InputError where the shapes do not agree.
     """
     _same_shape("wkv7", r=r, log_w=log_w, k=k, v=v, a=a, b=b)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -208,15 +208,30 @@ def explain(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     needs_grad: bool = False,
+    size: int = 64,
 ) -> list[tuple[str, str | None]]:
     """Every form of `op` with None where it serves such a call, or the sentence why it does not."""
-    call = Call(length, device, dtype, needs_grad)
+    call = Call(length, device, dtype, needs_grad, size)
     serving = choose(op, call).name
     reasons: list[tuple[str, str | None]] = []
     for form in FORMS[op]:
         standing_by = f"{serving} was asked for" if asked() == serving else f"{serving} comes first"
         reasons.append((form.name, None if form.name == serving else form.refuses(call) or standing_by))
     return reasons
+
+
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as it would be called here: with the form that is asked for, also in another thread, or later.
+
+    What is computed again for a backward pass is computed by PyTorch's own threads on a GPU.
+    """
+    form = asked()
+
+    def call(*inputs: Any) -> Any:
+        with use(form) if form else nullcontext():
+            return function(*inputs)
+
+    return call
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The ops between matrix products and recurrences as operators of PyTorch's, around the kernels of any device.
 
-    lerps = operators.lerps("", run_forward, run_backward, num_blocks)
+    squared_relu = operators.squared_relu("", run_forward, run_backward)
 
 A kernel fills memory that it is given.  The rest is here: schema, results without data for torch.compile, gradients.
 What is a gradient of weights comes as one sum for each block of tokens; which sizes blocks have is the kernels' affair:

@@ -91,7 +91,7 @@ class _L2Wrap(torch.autograd.Function):
     """The identity on a loss, which in the backward pass also pulls each row's largest logit towards 0.
 
     The pull is the gradient of strength / 2 * max(logits)^2, times the gradient that arrives at the loss: scaling or
-    averaging the loss scales the pull with it (RWKV-LM, `src/model.py`, class _L2Wrap).
+    averaging the loss scales the pull with it (RWKV-LM, `src/model.py`, class L2Wrap).
     """
 
     @staticmethod

@@ -19,6 +19,8 @@ from ..state import State
 
 # Calls before recording, in which kernels are compiled and chosen.
 WARM_UP = 2
+# Few rows cost hardly less than so many times as many, and recording costs several steps.
+MUCH = 8
 
 
 def record(model: RWKV, slots: int = 1) -> RecordedStep:
@@ -57,8 +59,9 @@ class RecordedStep:
         return self._batch(len(places))(tokens, places)
 
     def _batch(self, rows: int) -> _Batch:
-        """The smallest one for so many rows."""
-        size = 1 << (rows - 1).bit_length()
+        """The smallest recorded one that takes so many rows, unless a new one would be far smaller."""
+        wanted = 1 << (rows - 1).bit_length()
+        size = min((size for size in self._batches if wanted <= size <= MUCH * wanted), default=wanted)
         if size not in self._batches:
             self._batches[size] = _Batch(self.model, self._states, size)
         return self._batches[size]
@@ -109,9 +112,11 @@ class _Batch:
                 for _ in range(WARM_UP):
                     self._step()
             torch.cuda.current_stream(self.tokens.device).wait_stream(aside)
-            with torch.cuda.graph(graph):
+            # Other threads may use the GPU meanwhile.
+            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
                 self._step()
-        except RuntimeError as error:
-            raise CompileError(f"the step cannot be recorded as a CUDA graph: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # Triton's errors have no base in common with PyTorch's.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CompileError(f"the step cannot be recorded as a CUDA graph: {reason}") from error
         replay: Callable[[], None] = graph.replay
         return replay

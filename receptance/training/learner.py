@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..ops import remembered
 from .batches import Batch
 from .loss import next_token_loss
 
@@ -67,4 +68,4 @@ def recompute_layers(model: Any) -> None:
 def _recomputed(forward: Any, *inputs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*inputs)
-    return checkpoint(forward, *inputs, use_reentrant=False)
+    return checkpoint(remembered(forward), *inputs, use_reentrant=False)

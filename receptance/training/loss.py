@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..ops import IGNORED, cross_entropy
+from ..ops import IGNORED, cross_entropy, remembered
 
 __all__ = ["IGNORED", "next_token_loss"]
 
@@ -55,7 +55,7 @@ def next_token_loss(
         if len(x) <= chunk:
             total = total + _summed(head, part, wanted, l2wrap)
         else:
-            total = total + checkpoint(_summed, head, part, wanted, l2wrap, use_reentrant=False)
+            total = total + checkpoint(remembered(_summed), head, part, wanted, l2wrap, use_reentrant=False)
     if num_targets is None:
         num_targets = (targets != IGNORED).sum().clamp(min=1)
     return total / num_targets

@@ -139,7 +139,7 @@ class Optim(Section):
     betas, eps    of AdamW.  1e-18 is far below float32's resolution beside any gradient that matters: a parameter whose
                   gradients are tiny still moves by the learning rate, as RWKV's small initial values need
     clip          largest norm of the whole gradient
-    l2wrap        strength of L2Wrap, see `loss.py`
+    l2wrap        strength of L2Wrap, see `ops.cross_entropy`
     explodes      a step whose gradient is so many times longer than usual is skipped; 0: none is for that
     patience      so many steps skipped in a row end the training
     """

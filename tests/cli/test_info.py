@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from receptance import Config, build
+from receptance import Config, build, ops
 from receptance.cli import app
 from receptance.config import VERSIONS
 from receptance.describe import describe, forms, machine, readable_bytes
@@ -100,7 +100,8 @@ def test_a_library_that_is_missing_is_said_to_be(monkeypatch: pytest.MonkeyPatch
 
 def test_ops_show_which_form_serves_and_why_not_the_others() -> None:
     table = forms(length=512)
-    assert set(table) == {"token_shift", "wkv4", "wkv6", "wkv7"}
+    assert set(table) == set(ops.FORMS) > {"token_shift", "wkv4", "wkv6", "wkv7", "lerps", "cross_entropy"}
+    assert "for GPUs" in dict(table["wkv7"])["triton"] or dict(table["wkv7"])["triton"] is None
     for rows in table.values():
         assert [reason for _, reason in rows].count(None) == 1
     assert info_json("--ops")["ops"] == {op: dict(rows) for op, rows in table.items()}

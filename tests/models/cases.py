@@ -31,4 +31,4 @@ def small(name: str, dtype: torch.dtype = torch.float64) -> RWKV:
 def used(model: RWKV, rows: int) -> State:
     """A state in which something has been read."""
     with torch.no_grad():
-        return model(torch.randint(model.config.vocab_size, (rows, 9)))[1]
+        return model(torch.randint(model.config.vocab_size, (rows, 9)).to(model.emb.weight.device))[1]

@@ -20,6 +20,7 @@ from triton.compiler import ASTSource
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from receptance.ops.triton import cross_entropy, elementwise, recurrent, wkv4, wkv6, wkv7
+from receptance.ops.triton.recurrences import STAGES
 
 # A kind of GPU, and bytes of shared memory that a program may have there.
 TARGETS = {
@@ -37,20 +38,28 @@ WHOLE = {"T", "H", "A", "size", "num_rows", "width", "count", "V"}
 def cases() -> Iterator[tuple[Any, dict[str, Any], str, int]]:
     """Kernels, their constants, the dtype of their tensors and their warps."""
     small = {"N": 64, "V": 64, "C": 32, "OPERAND": tl.bfloat16, "EXACT": "tf32"}
-    wide = {"N": 64, "V": 32, "C": 16, "OPERAND": tl.float32, "EXACT": "tf32x3"}
-    for sizes, kind, warps in ((small, "bf16", 4), (wide, "fp32", 8)):
+    exact = {"N": 64, "V": 64, "C": 16, "OPERAND": tl.float32, "EXACT": "tf32x3"}
+    plain = dict.fromkeys(("first", "kept", "u", "solution"))
+    for sizes, kind, warps in ((small, "bf16", 4), (exact, "fp32", 8)):
         log = {"LOG_C": sizes["C"].bit_length() - 1}
         yield wkv7.forward, sizes | log, kind, warps
         yield wkv7.backward, sizes | log, kind, warps
         if kind == "bf16":
             yield wkv6.forward, sizes | log, kind, warps
             yield wkv6.backward, sizes | log, kind, warps
-        yield wkv7.forward, sizes | log | dict.fromkeys(("first", "kept", "u", "solution")), kind, warps
+            yield wkv6.backward, sizes | log | {"first": None}, kind, warps
+            yield wkv7.backward, sizes | log | {"first": None}, kind, warps
+            large = {"N": 128, "V": 128, "C": 16, "LOG_C": 4}
+            yield wkv7.forward, sizes | large, kind, 8
+            yield wkv7.backward, sizes | large | {"first": None}, kind, 8
+            yield wkv7.forward, exact | {"LOG_C": 4} | plain, "fp16", 8
+        yield wkv7.forward, sizes | log | plain, kind, warps
     yield recurrent.forward, {"N": 64, "V": 64}, "fp16", 4
     yield recurrent.forward, {"N": 64, "V": 32, "a": None, "b": None, "first": None}, "bf16", 4
     means = {"SHARED": False, "C": 32, "COLUMNS": 32}
     yield wkv4.forward, means, "bf16", 4
     yield wkv4.backward, means, "bf16", 4
+    yield wkv4.backward, means | {"SHARED": True, "first": None}, "fp32", 4
     tile = {"ROWS": 32, "COLUMNS": 64}
     yield elementwise.lerps_forward, tile, "bf16", 4
     yield elementwise.lerps_backward, tile | dict.fromkeys(("offsets", "to_offsets")), "bf16", 4
@@ -85,7 +94,10 @@ def main() -> None:
         for kernel, constants, kind, warps in cases() if gpu == "H200" else islice(cases(), 2):
             values = {**constants, "EXACT": "ieee"} if target.backend == "hip" and "EXACT" in constants else constants
             signature = {name: kind_of(name, values, kind) for name in kernel.arg_names}
-            made = compiled(ASTSource(kernel, signature, values), target=target, options={"num_warps": warps})
+            # As memory comes from PyTorch: aligned.
+            pointers = [(place,) for place, kind in enumerate(signature.values()) if str(kind).startswith("*")]
+            source = ASTSource(kernel, signature, values, {key: [["tt.divisibility", 16]] for key in pointers})
+            made = compiled(source, target=target, options={"num_warps": warps, "num_stages": STAGES})
             found.append({"kernel": kernel.__name__, "gpu": gpu, "shared": made.metadata.shared, "room": room})
     print(json.dumps(found))
 

@@ -34,7 +34,7 @@ def compute(op: str, form: str, inputs: list[Tensor], first: Tensor | None) -> l
     graded = state[:, :2] if op == "wkv4" else state
     # Not `randn_like`: it fills memory in order, and the forms lay their results out differently.
     # And drawn in float64 for every dtype, which else has random numbers of its own.
-    loss = sum((x * torch.randn(x.shape, dtype=torch.float64).to(x.dtype)).sum() for x in (y, graded))
+    loss = sum((x * torch.randn(x.shape, dtype=torch.float64).to(x)).sum() for x in (y, graded))
     return [y.detach(), state.detach(), *torch.autograd.grad(loss, inputs)]
 
 

@@ -57,7 +57,7 @@ def computed(form: str, function: Callable[..., Any], inputs: list[Tensor]) -> l
         outputs = function(*inputs)
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     torch.manual_seed(7)
-    loss = sum((x.double() * torch.randn(x.shape, dtype=torch.float64)).sum() for x in outputs)
+    loss = sum((x.double() * torch.randn(x.shape, dtype=torch.float64).to(x.device)).sum() for x in outputs)
     return [*(x.detach() for x in outputs), *torch.autograd.grad(loss, inputs)]
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from .test_fused import FUSED, SIZES, computed, made
 
 pytest.importorskip("triton", reason="Triton is not installed")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# A GPU multiplies float32 in three parts, which loses a little.
+BOUND = 1e-6 if DEVICE == "cpu" else 1e-5
 WITHOUT_GPU = os.environ | {"TRITON_INTERPRET": "0"}
 
 
@@ -66,7 +69,7 @@ def test_the_recurrences_equal_the_time_loop(
     first = boundaries(3, length) if packed else None
     exact = compute(op, "reference", [x.double() for x in inputs], first)
     got = moved(lambda x: compute(op, "triton", x, None if first is None else first.to(DEVICE)), inputs)
-    assert max(relative(value.double(), truth) for value, truth in zip(got, exact, strict=True)) < 1e-6
+    assert max(relative(value.double(), truth) for value, truth in zip(got, exact, strict=True)) < BOUND
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
@@ -149,7 +152,7 @@ def test_cross_entropy_equals_pytorch(vocab: int, dtype: torch.dtype) -> None:
 
     exact = both("reference", logits.double(), targets)
     got = moved(lambda x: both("triton", *x), [logits, targets])
-    assert got[0].dtype == torch.float32 and got[1].dtype == dtype
+    assert got[0].dtype == torch.float32 and got[1].dtype == dtype and not got[1][2].any()
     bound = 1e-6 if dtype == torch.float32 else 2**-7
     assert relative(got[0].double(), exact[0]) < 1e-6 and relative(got[1].double(), exact[1]) < bound
 
@@ -200,6 +203,37 @@ def test_pytorch_accepts_the_operators() -> None:
     torch.library.opcheck(recurrences._mean_operator, (*mean, None, True))
 
 
+@pytest.mark.parametrize("op", ["wkv4", "wkv6", "wkv7"])
+def test_views_are_read_like_whole_tensors_and_one_may_be_given_twice(
+    op: str, one_part: Callable[[int], None]
+) -> None:
+    one_part(2)
+    inputs = [x.to(DEVICE) for x in make(op, 2, 20, torch.float32, size=32)]
+    views = [x.mT.contiguous().mT if x.dim() > 2 else x for x in inputs]
+    assert not views[0].is_contiguous()
+    for got, want in zip(compute(op, "triton", views, None), compute(op, "triton", inputs, None), strict=True):
+        assert torch.equal(got, want)
+    if op == "wkv6":
+        x = inputs[3].requires_grad_()
+        results = []
+        for form in ("triton", "reference"):
+            with ops.use(form):
+                y, _ = ops.wkv6(x, inputs[1], x, x, inputs[4])
+            results.append(torch.autograd.grad(y.square().sum(), x)[0])
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_computed_again_is_computed_by_the_form_that_was_asked_for() -> None:
+    """In another thread, as PyTorch does on a GPU."""
+    seen: list[str | None] = []
+    with ops.use("reference"):
+        call = ops.remembered(lambda: seen.append(dispatch.asked()))
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert seen == ["reference"] and dispatch.asked() is None
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
@@ -214,6 +248,7 @@ def test_bfloat16_is_as_good_as_that_of_the_chunked_form(op: str, size: int, pac
     on_device = None if first is None else first.to(DEVICE)
     got = moved(lambda x: compute(op, "triton", x, on_device), inputs)
     peer = moved(lambda x: compute(op, "chunked", x, on_device), inputs)
+    assert all(torch.isfinite(x).all() for x in peer)
     for value, other, truth in zip(got, peer, exact, strict=True):
         assert relative(value.double(), truth) < max(1e-2, 3 * relative(other.double(), truth))
 
@@ -224,7 +259,7 @@ def test_every_kernel_compiles_for_every_kind_of_gpu() -> None:
     done = subprocess.run([sys.executable, script], env=WITHOUT_GPU, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert len(found) == 22 + 2 * 2
+    assert len(found) == 28 + 2 * 2
     for kernel in found:
         # What a program may have of the memory that its threads share.
         assert kernel["shared"] <= kernel["room"], kernel
@@ -246,10 +281,11 @@ def test_dispatch_gives_reasons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert dict(ops.explain("wkv7", 512, "cuda"))["triton"] is None
     assert dict(ops.explain("lerps", 1, "cuda", torch.bfloat16))["triton"] is None
     assert "not in float64" in str(dict(ops.explain("wkv7", 512, "cuda", torch.float64))["triton"])
+    assert "not of 8" in str(dict(ops.explain("wkv7", 512, "cuda", size=8))["triton"])
     small = dispatch.choose("wkv7", dispatch.Call(512, "cuda", torch.float32, False, size=8))
     assert small.name == "chunked"
     inputs = make("wkv7", 2, 20, torch.float32, size=8)
-    with ops.use("triton"), pytest.raises(InputError, match=r"heads of 16, 32, 64, .* not of 8"):
+    with ops.use("triton"), pytest.raises(InputError, match="heads of 16, 32, 64 and 128, not of 8"):
         ops.wkv7(*inputs)
     with ops.use("triton"), pytest.raises(InputError, match="use the reference form for tensors in float64"):
         ops.wkv7(*make("wkv7", 2, 20))
@@ -258,11 +294,11 @@ def test_dispatch_gives_reasons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert "needs a C compiler once" in str(dict(ops.explain("wkv7", 512, "cuda"))["triton"])
     monkeypatch.setattr(kernels, "_refusals", [])
     monkeypatch.setattr(kernels.shutil, "which", lambda _: "cc")
-    monkeypatch.setattr(kernels.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(kernels.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
     assert "Python.h is missing" in str(dict(ops.explain("wkv7", 512, "cuda"))["triton"])
     monkeypatch.setattr(kernels, "_refusals", [])
-    monkeypatch.setattr(kernels, "version", lambda _: "3.2.0")
-    assert "need Triton 3.3" in str(dict(ops.explain("wkv7", 512, "cuda"))["triton"])
+    monkeypatch.setattr("triton.__version__", "3.3.1")
+    assert "need Triton 3.4" in str(dict(ops.explain("wkv7", 512, "cuda"))["triton"])
     monkeypatch.setattr(kernels, "_refusals", [])
-    monkeypatch.setattr(kernels, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "triton", None)
     assert "Triton is not installed" in str(dict(ops.explain("wkv7", 512, "cuda"))["triton"])

@@ -5,17 +5,18 @@ Nothing here is imported or probed before a kernel is asked for; `refusal()` say
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sysconfig
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
+
+import torch
 
 __all__ = ["LEAST_SIDE", "refusal", "refuses_heads"]
 
-# The least side of a matrix that a GPU multiplies.
-LEAST_SIDE = 16
-LEAST_VERSION = (3, 3)
+# The least side of a matrix that a GPU multiplies, and the largest head whose tiles fit beside each other.
+LEAST_SIDE, LARGEST_SIDE = 16, 128
+LEAST_VERSION, LEAST_CAPABILITY = (3, 4), (8, 0)
 _refusals: list[str | None] = []
 
 
@@ -27,16 +28,21 @@ def refusal() -> str | None:
     return _refusals[0]
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _reason() -> str | None:
-    if find_spec("triton") is None:
+    try:
+        found: str = importlib.import_module("triton").__version__
+    except ImportError:
         return "Triton is not installed, which every PyTorch for CUDA or ROCm brings on Linux; pip install triton"
-    found = version("triton")
     if tuple(map(int, found.split(".")[:2])) < LEAST_VERSION:
-        return f"its kernels need Triton 3.3, which PyTorch brings from 2.7 on, and this is {found}"
-    # Triton compiles a little C for each kernel's call.
-    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        return f"its kernels need Triton 3.4, which PyTorch brings from 2.8 on, and this is {found}"
+    if torch.version.cuda and torch.cuda.is_available() and torch.cuda.get_device_capability() < LEAST_CAPABILITY:
+        return "its kernels need a GPU of the Ampere generation or later"
+    # Triton compiles a little C for each kernel's call, and looks for a compiler and headers as here.
+    if not any(map(shutil.which, ("gcc", "clang"))):
         return "Triton needs a C compiler once, and there is none; install gcc"
-    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+    headers = Path(sysconfig.get_paths(scheme)["include"]) / "Python.h"
     if not headers.is_file():
         return f"Triton needs Python's headers once, and {headers} is missing; install python3-dev or the like"
     return None
@@ -44,6 +50,6 @@ def _reason() -> str | None:
 
 def refuses_heads(size: int) -> str | None:
     """Why heads of this size have no kernel."""
-    if size >= LEAST_SIDE and not size & (size - 1):
+    if LEAST_SIDE <= size <= LARGEST_SIDE and not size & (size - 1):
         return None
-    return f"its kernels take heads of 16, 32, 64, 128 ..., not of {size}"
+    return f"its kernels take heads of 16, 32, 64 and 128, not of {size}"

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import operators
 from . import cross_entropy as entropy
 from . import elementwise
+from .launch import launch
 from .recurrences import wkv4, wkv6, wkv7
 
 __all__ = ["cross_entropy", "delta_inputs", "lerps", "read_out", "squared_relu", "wkv4", "wkv6", "wkv7"]
@@ -18,6 +19,7 @@ __all__ = ["cross_entropy", "delta_inputs", "lerps", "read_out", "squared_relu",
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # The tile of a program.
 ROWS, COLUMNS = 32, 64
+TILE = {"ROWS": ROWS, "COLUMNS": COLUMNS}
 # Numbers that a program without weights takes.
 SIZE = 1024
 
@@ -31,12 +33,15 @@ def _ready(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if x is None else x.contiguous() for x in tensors]
 
 
+def _tiles(rows: int, width: int) -> tuple[int, int]:
+    return num_blocks(rows), int(triton.cdiv(width, COLUMNS))
+
+
 def _lerps_forward(start: Tensor, end: Tensor, weights: list[Tensor], offsets: Tensor | None, mixed: Any) -> None:
     rows, width = start.shape[:-1].numel(), start.shape[-1]
     start_, end_, offsets_ = _ready(start, end, offsets)
-    elementwise.lerps_forward[(num_blocks(rows), triton.cdiv(width, COLUMNS))](
-        start_, end_, tuple(_ready(*weights)), offsets_, tuple(mixed), rows, width, ROWS=ROWS, COLUMNS=COLUMNS
-    )
+    inputs = (start_, end_, tuple(_ready(*weights)), offsets_)
+    launch(elementwise.lerps_forward, _tiles(rows, width), *inputs, tuple(mixed), rows, width, **TILE)
 
 
 def _lerps_backward(
@@ -44,11 +49,8 @@ def _lerps_backward(
 ) -> None:
     rows, width = start.shape[:-1].numel(), start.shape[-1]
     start_, end_, offsets_ = _ready(start, end, offsets)
-    elementwise.lerps_backward[(num_blocks(rows), triton.cdiv(width, COLUMNS))](
-        *(start_, end_, tuple(_ready(*weights)), offsets_, tuple(_ready(*gradients)), *results, rows, width),
-        ROWS=ROWS,
-        COLUMNS=COLUMNS,
-    )
+    inputs = (start_, end_, tuple(_ready(*weights)), offsets_, tuple(_ready(*gradients)))
+    launch(elementwise.lerps_backward, _tiles(rows, width), *inputs, *results, rows, width, **TILE)
 
 
 def _heads(like: Tensor, head_size: int) -> tuple[int, int, tuple[int, int], dict[str, int]]:
@@ -62,10 +64,8 @@ def _heads(like: Tensor, head_size: int) -> tuple[int, int, tuple[int, int], dic
 
 def _delta_forward(vectors: list[Tensor], weights: list[Tensor], head_size: int, new: list[Tensor]) -> None:
     rows, width, grid, tile = _heads(vectors[0], head_size)
-    elementwise.delta_forward[grid](
-        *_ready(*vectors), *(6 - len(vectors)) * [None], *_ready(*weights), *(5 - len(weights)) * [None],
-        *new, *(5 - len(new)) * [None], rows, width, **tile,
-    )  # fmt: skip
+    tensors = [*_all(vectors, 6), *_all(weights, 5), *_all(new, 5)]
+    launch(elementwise.delta_forward, grid, *tensors, rows, width, **tile)
 
 
 def _delta_backward(
@@ -77,12 +77,13 @@ def _delta_backward(
     sums: Tensor,
 ) -> None:
     rows, width, grid, tile = _heads(vectors[0], head_size)
-    elementwise.delta_backward[grid](
-        *_ready(*vectors), *(6 - len(vectors)) * [None], *_ready(*weights), *(5 - len(weights)) * [None],
-        *_ready(*gradients), *(5 - len(gradients)) * [None], *new, *(6 - len(new)) * [None], sums, rows, width, **tile,
-    )  # fmt: skip
-    if len(weights) < 5:
-        sums[:, 4] = 0
+    tensors = [*_all(vectors, 6), *_all(weights, 5), *_all(gradients, 5), *_all(new, 6), sums]
+    launch(elementwise.delta_backward, grid, *tensors, rows, width, **tile)
+
+
+def _all(tensors: list[Tensor], count: int) -> list[Tensor | None]:
+    """`tensors` as a kernel reads them, and None for each that is missing."""
+    return [*_ready(*tensors), *[None] * (count - len(tensors))]
 
 
 def _read_out_forward(
@@ -90,35 +91,40 @@ def _read_out_forward(
 ) -> None:
     rows, width, grid, tile = _heads(heads[1], heads[1].shape[-1])
     bonus, weight, bias = _ready(*weights)
-    elementwise.read_out_forward[grid](
-        *_ready(*heads), bonus, *_ready(gate), weight, bias, out, rows, width, eps, BONUS_FIRST=bonus_first, **tile
-    )
+    tensors = [*_ready(*heads), bonus, *_ready(gate), weight, bias, out]
+    launch(elementwise.read_out_forward, grid, *tensors, rows, width, eps, BONUS_FIRST=bonus_first, **tile)
 
 
 def _read_out_backward(
-    heads: list[Tensor], gate: Tensor | None, weights: list[Tensor], eps: float, bonus_first: bool, gradient: Tensor,
-    to_heads: list[Tensor], to_gate: Tensor | None, sums: Tensor,
-) -> None:  # fmt: skip
+    heads: list[Tensor],
+    gate: Tensor | None,
+    weights: list[Tensor],
+    eps: float,
+    bonus_first: bool,
+    gradient: Tensor,
+    to_heads: list[Tensor],
+    to_gate: Tensor | None,
+    sums: Tensor,
+) -> None:
     rows, width, grid, tile = _heads(heads[1], heads[1].shape[-1])
     bonus, weight, bias = _ready(*weights)
-    elementwise.read_out_backward[grid](
-        *_ready(*heads), bonus, *_ready(gate), weight, bias, *_ready(gradient), *to_heads, to_gate, sums,
-        rows, width, eps, BONUS_FIRST=bonus_first, **tile,
-    )  # fmt: skip
+    tensors = [*_ready(*heads), bonus, *_ready(gate), weight, bias, *_ready(gradient), *to_heads, to_gate, sums]
+    launch(elementwise.read_out_backward, grid, *tensors, rows, width, eps, BONUS_FIRST=bonus_first, **tile)
 
 
 def _squared_relu_forward(x: Tensor, y: Tensor) -> None:
-    elementwise.squared_relu_forward[(triton.cdiv(x.numel(), SIZE),)](x.contiguous(), y, x.numel(), SIZE=SIZE)
+    grid = (triton.cdiv(x.numel(), SIZE),)
+    launch(elementwise.squared_relu_forward, grid, x.contiguous(), y, x.numel(), SIZE=SIZE)
 
 
 def _squared_relu_backward(x: Tensor, gradient: Tensor, to_x: Tensor) -> None:
-    inputs = (x.contiguous(), gradient.contiguous(), to_x, x.numel())
-    elementwise.squared_relu_backward[(triton.cdiv(x.numel(), SIZE),)](*inputs, SIZE=SIZE)
+    grid, inputs = (triton.cdiv(x.numel(), SIZE),), (x.contiguous(), gradient.contiguous(), to_x, x.numel())
+    launch(elementwise.squared_relu_backward, grid, *inputs, SIZE=SIZE)
 
 
 def _cross_entropy_forward(logits: Tensor, targets: Tensor, *results: Tensor) -> None:
     inputs, V = (logits.contiguous(), targets.contiguous()), logits.shape[1]
-    entropy.forward[(len(logits),)](*inputs, *results, V, SIZE=_row_part(V))
+    launch(entropy.forward, (len(logits),), *inputs, *results, V, SIZE=_row_part(V))
 
 
 def _cross_entropy_backward(
@@ -126,7 +132,7 @@ def _cross_entropy_backward(
     to_logits: Tensor,
 ) -> None:  # fmt: skip
     inputs, V = (logits.contiguous(), targets.contiguous(), norms, tops, places, gradient), logits.shape[1]
-    entropy.backward[(len(logits),)](*inputs, to_logits, V, l2wrap, SIZE=_row_part(V))
+    launch(entropy.backward, (len(logits),), *inputs, to_logits, V, l2wrap, SIZE=_row_part(V))
 
 
 def _row_part(V: int) -> int:

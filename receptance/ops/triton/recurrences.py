@@ -15,18 +15,24 @@ import triton.language as tl
 from torch import Tensor
 
 from ...errors import InputError
+from ..operators import new_like
 from . import LEAST_SIDE, recurrent, refuses_heads
 from . import wkv4 as means
 from . import wkv6 as gated
 from . import wkv7 as delta
+from .launch import launch
 
 __all__ = ["wkv4", "wkv6", "wkv7"]
 
 # Steps of a chunk: for larger ones a program's tiles do not fit into the registers of its threads, nor for wider heads
 # and numbers.  RWKV-7's decays would allow 64, where seen from the middle they reach e^19.4.
 CHUNK, SMALL_CHUNK, WIDE = 32, 16, 64
+# Which of the inputs are the decay and the values.
+DECAY, VALUES = 1, 3
 # For fewer tokens there are no chunks.
 FEW = 16
+# How many chunks are under way from memory: more need more room than some GPUs have.
+STAGES = 1
 # Of wkv4: steps of a chunk, and channels of a program.
 MEAN_STEPS, MEAN_CHANNELS = 32, 32
 
@@ -63,31 +69,34 @@ def _wants_gradient(*tensors: Tensor) -> bool:
 
 def _matrix_state(inputs: list[Tensor], state: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
     keep = _wants_gradient(*inputs, state)
-    if reason := refuses_heads(inputs[3].shape[3]):
+    if reason := refuses_heads(inputs[VALUES].shape[3]):
         raise InputError(f"{reason}; use the chunked form")
     y, end, *_ = _operator(inputs, state, first, keep)
     return y, end
 
 
-def _precision(v: Tensor) -> dict[str, Any]:
+def _precision(inputs: list[Tensor]) -> dict[str, Any]:
     """How factors of large products are held, and how others are multiplied."""
     if triton.knobs.runtime.interpret:
         return {"OPERAND": tl.float32, "EXACT": "ieee"}
-    exact = "tf32x3" if v.dtype == torch.float32 else "tf32"
+    exact = "tf32x3" if inputs[VALUES].dtype == torch.float32 else "tf32"
     # Scaled by decays, numbers leave the range of float16.
-    operand = tl.bfloat16 if v.dtype == torch.bfloat16 else tl.float32
+    operand = tl.bfloat16 if _operand_dtype(inputs) == torch.bfloat16 else tl.float32
     return {"OPERAND": operand, "EXACT": "ieee" if torch.version.hip else exact}
 
 
-def _kept_dtype(v: Tensor) -> torch.dtype:
-    return torch.bfloat16 if v.dtype == torch.bfloat16 else torch.float32
+def _operand_dtype(inputs: list[Tensor]) -> torch.dtype:
+    """bfloat16 where everything but the decay is."""
+    vectors = (x for place, x in enumerate(inputs) if place != DECAY)
+    return torch.bfloat16 if all(x.dtype == torch.bfloat16 for x in vectors) else torch.float32
 
 
-def _tiling(v: Tensor) -> tuple[int, int]:
+def _tiling(inputs: list[Tensor]) -> tuple[int, int]:
     """Steps of a chunk, and warps of a program."""
-    is_narrow = v.dtype == torch.bfloat16 and v.shape[3] <= WIDE
+    _, T, _, N = inputs[VALUES].shape
+    is_narrow = _operand_dtype(inputs) == torch.bfloat16 and N <= WIDE
     longest = CHUNK if is_narrow else SMALL_CHUNK
-    return int(min(longest, max(LEAST_SIDE, triton.next_power_of_2(v.shape[1])))), 4 if is_narrow else 8
+    return int(min(longest, max(LEAST_SIDE, triton.next_power_of_2(T)))), 4 if is_narrow else 8
 
 
 def _num_parts(num_heads: int, size: int, device: torch.device) -> int:
@@ -106,31 +115,28 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """y, the last state, and what the backward form wants to know: the state that enters each chunk, and for wkv7
     u_t = S_{t-1} a_t and each chunk's (I - ab)^-1; else empty tensors."""
-    v, has_delta = inputs[3], len(inputs) == 6
+    v, has_delta = inputs[VALUES], len(inputs) == 6
     B, T, H, N = v.shape
     y, end, kept, u, solution = _empty(inputs, state, first, keep)
     parts, marks = _num_parts(B * H, N, v.device), None if first is None else first.contiguous()
     if not keep and T < FEW:
         vectors = [*(x.contiguous() for x in inputs), *(6 - len(inputs)) * [None]]
-        recurrent.forward[(B * H, parts)](*vectors, state.contiguous(), marks, y, end, T, H, N=N, V=N // parts)
+        launch(recurrent.forward, (B * H, parts), *vectors, state.contiguous(), marks, y, end, T, H, N=N, V=N // parts)
         return y, end, kept, u, solution
     results = (kept, u, solution) if has_delta else (kept,)
     kernel = delta.forward if has_delta else gated.forward
-    kernel[(B * H, parts)](
-        *(x.contiguous() for x in (*inputs, state)),
-        *(marks, y, end, *(results if keep else len(results) * [None]), T, H),
-        **_constants(v, parts),
-    )
+    tensors = [*(x.contiguous() for x in (*inputs, state)), marks, y, end, *(x if keep else None for x in results)]
+    launch(kernel, (B * H, parts), *tensors, T, H, **_constants(inputs, parts))
     return y, end, kept, u, solution
 
 
 def _empty(
     inputs: list[Tensor], state: Tensor, first: Tensor | None, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    v, has_delta = inputs[3], len(inputs) == 6
+    v, has_delta = inputs[VALUES], len(inputs) == 6
     B, T, H, N = v.shape
-    size, _ = _tiling(v)
-    num_chunks, dtype = -(-T // size) if keep else 0, _kept_dtype(v)
+    size, _ = _tiling(inputs)
+    num_chunks, dtype = -(-T // size) if keep else 0, _operand_dtype(inputs)
     return (
         v.new_empty(B, T, H, N),
         state.new_empty(B, H, N, N),
@@ -152,30 +158,28 @@ def _backward(
 ) -> list[Tensor]:
     """The gradients of all inputs, each in its dtype, and of the state."""
     inputs = [x.contiguous() for x in inputs]
-    v, has_delta = inputs[3], len(inputs) == 6
+    v, has_delta = inputs[VALUES], len(inputs) == 6
     B, T, H, N = v.shape
     parts, marks = _num_parts(B * H, N, v.device), None if first is None else first.contiguous()
     d_y = torch.zeros_like(v) if d_y is None else d_y.contiguous()
     d_end = torch.zeros_like(end) if d_end is None else d_end.contiguous()
     # What is summed over the values comes in as many parts as there are programs for them.
     gradients = [
-        torch.empty_like(x) if x is v or parts == 1 else x.new_empty(parts, *x.shape, dtype=torch.float32)
-        for x in inputs
+        torch.empty_like(x) if place == VALUES or parts == 1 else x.new_empty(parts, *x.shape, dtype=torch.float32)
+        for place, x in enumerate(inputs)
     ]
     d_state, saved = torch.empty_like(end), (kept, u, solution) if has_delta else (kept,)
     kernel = delta.backward if has_delta else gated.backward
-    kernel[(B * H, parts)](
-        *(*inputs, marks, *saved, end, d_y, d_end, *gradients, d_state, T, H, v.numel()),
-        **_constants(v, parts),
-    )
+    tensors = [*inputs, marks, *saved, end, d_y, d_end, *gradients, d_state]
+    launch(kernel, (B * H, parts), *tensors, T, H, v.numel(), **_constants(inputs, parts))
     whole = (d if d.shape == x.shape else d.sum(0).to(x.dtype) for d, x in zip(gradients, inputs, strict=True))
     return [*whole, d_state]
 
 
-def _constants(v: Tensor, parts: int) -> dict[str, Any]:
-    (size, warps), N = _tiling(v), v.shape[3]
+def _constants(inputs: list[Tensor], parts: int) -> dict[str, Any]:
+    (size, warps), N = _tiling(inputs), inputs[VALUES].shape[3]
     sizes = {"N": N, "V": N // parts, "C": size, "LOG_C": size.bit_length() - 1}
-    return {**sizes, **_precision(v), "num_warps": warps}
+    return {**sizes, **_precision(inputs), "num_warps": warps, "num_stages": STAGES}
 
 
 _operator = torch.library.custom_op(
@@ -196,7 +200,7 @@ _gradient = torch.library.custom_op(
 
 @_gradient.register_fake
 def _(inputs: list[Tensor], *others: Any) -> list[Tensor]:
-    return [*map(torch.empty_like, inputs), torch.empty_like(others[4])]
+    return [*map(new_like, inputs), new_like(others[4])]
 
 
 def _remember(ctx: Any, inputs: Any, output: Any) -> None:
@@ -225,9 +229,8 @@ def _mean_forward(
     B, T, A = v.shape
     y, end, kept = _mean_empty(log_w, u, k, v, state, first, keep)
     marks, (decay, tile) = None if first is None else first.contiguous(), _mean_tile(log_w)
-    means.forward[(B, triton.cdiv(A, MEAN_CHANNELS))](
-        *(decay, *(x.contiguous() for x in (u, k, v, state)), marks, y, end, kept if keep else None, T, A), **tile
-    )
+    tensors = [decay, *(x.contiguous() for x in (u, k, v, state)), marks, y, end, kept if keep else None]
+    launch(means.forward, (B, triton.cdiv(A, MEAN_CHANNELS)), *tensors, T, A, **tile)
     return y, end, kept
 
 
@@ -264,9 +267,8 @@ def _mean_backward(
     d_end = torch.zeros_like(end) if d_end is None else d_end.contiguous()
     d_log_w, d_u, d_state = log_w.new_empty(B, T, A), end.new_empty(B, A), torch.empty_like(end)
     d_k, d_v = torch.empty_like(k_), torch.empty_like(v_)
-    means.backward[(B, triton.cdiv(A, MEAN_CHANNELS))](
-        *(decay, u_, k_, v_, marks, kept, end, d_y, d_end, d_log_w, d_u, d_k, d_v, d_state, T, A), **tile
-    )
+    tensors = [decay, u_, k_, v_, marks, kept, end, d_y, d_end, d_log_w, d_u, d_k, d_v, d_state]
+    launch(means.backward, (B, triton.cdiv(A, MEAN_CHANNELS)), *tensors, T, A, **tile)
     return d_log_w, d_u.sum(0).to(u.dtype), d_k, d_v, d_state
 
 

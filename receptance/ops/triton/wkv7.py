@@ -131,7 +131,7 @@ def backward(
 ):
     """The gradients; those that are sums over the values, one part of `size` numbers for each program of a head."""
     head, row = tl.program_id(0).to(tl.int64), tl.program_id(0).to(tl.int64) // H
-    apart, num_chunks = tl.program_id(1) * size, tl.cdiv(T, C)
+    apart, num_chunks = tl.program_id(1).to(tl.int64) * size, tl.cdiv(T, C)
     steps, keys, values = tl.arange(0, C), tl.arange(0, N), tl.program_id(1) * V + tl.arange(0, V)
     i, j = steps[:, None], steps[None, :]
     matrix = values[:, None] * N + keys[None, :]
