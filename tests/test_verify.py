@@ -48,13 +48,13 @@ def test_the_official_runtime_agrees(version: str, small_checkpoint: Write) -> N
 
 
 def test_a_wrong_form_fails(small_checkpoint: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    numba, chunked, reference = dispatch.FORMS["wkv7"]
+    *others, chunked, reference = dispatch.FORMS["wkv7"]
 
     def wrong(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y, state = chunked.function(*inputs)
         return y, state * 1.01
 
-    monkeypatch.setitem(dispatch.FORMS, "wkv7", (numba, chunked._replace(function=wrong), reference))
+    monkeypatch.setitem(dispatch.FORMS, "wkv7", (*others, chunked._replace(function=wrong), reference))
     report = verify(small_checkpoint("7"), length=40, with_official=False)
     assert not report.passed
     assert next(check.name for check in report.checks if not check.passed) == "chunked form, whole"
@@ -75,7 +75,7 @@ def test_nan_never_passes() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_state_that_is_not_finite_fails(bad: float, small_checkpoint: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """The logits are right and the shift is right; only the last tensor of the state is not."""
-    numba, chunked, reference = dispatch.FORMS["wkv7"]
+    *others, chunked, reference = dispatch.FORMS["wkv7"]
 
     def wrong(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y, state = chunked.function(*inputs)
@@ -83,7 +83,7 @@ def test_a_state_that_is_not_finite_fails(bad: float, small_checkpoint: Write, m
         state[0, 0, 0, 0] = bad
         return y, state
 
-    monkeypatch.setitem(dispatch.FORMS, "wkv7", (numba, chunked._replace(function=wrong), reference))
+    monkeypatch.setitem(dispatch.FORMS, "wkv7", (*others, chunked._replace(function=wrong), reference))
     report = verify(small_checkpoint("7"), length=40, with_official=False)
     failed = next(check for check in report.checks if check.name == "chunked form, whole")
     assert not report.passed and not failed.passed

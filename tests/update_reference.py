@@ -40,6 +40,7 @@ MODULES = (
     "receptance.models",
     "receptance.ops",
     "receptance.ops.cpu",
+    "receptance.ops.triton",
     "receptance.runtime",
     "receptance.data",
     "receptance.training",

@@ -28,7 +28,6 @@ def refusal() -> str | None:
     return _refusals[0]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _reason() -> str | None:
     try:
         found: str = importlib.import_module("triton").__version__
