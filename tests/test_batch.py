@@ -430,7 +430,10 @@ def test_ctrl_c_tells_what_is_safe(model_path: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     time.sleep(0.3)  # it knows of the line a moment after it is there
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=30)
+    try:
+        out, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert (process.returncode, out) == (130, "")
     assert "1 of 2 results are in" in said and "the same command goes on" in said
     assert said.endswith("receptance: stopped\n")

@@ -268,12 +268,12 @@ def test_every_kernel_compiles_for_every_kind_of_gpu() -> None:
 def test_the_benchmark_runs_in_small_sizes(tmp_path: Path) -> None:
     """What a GPU is measured by, tried where there is none."""
     script, out = ROOT / "benchmarks" / "gpu.py", tmp_path / "gpu.json"
-    command = [sys.executable, script, "--small", "--only", "correctness", "train", "speak", "--out", out]
+    command = [sys.executable, script, "--small", "--only", "correctness", "speak", "--out", out]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(out.read_text())
     assert all(each["right"] for each in found["correctness"].values())
-    assert found["train"][0]["tokens/s"] > 0 and len(found["speak"]) == 4
+    assert len(found["speak"]) == 4 and found["speak"][0]["tokens/s"] > 0
 
 
 def test_dispatch_gives_reasons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
