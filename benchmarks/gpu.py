@@ -193,14 +193,14 @@ def correctness(bench: Bench) -> dict[str, Any]:
     for op in FUSED:
         function, inputs = made(op, (2, 35, 2, 64), torch.float32, 1)
         inputs = [x.to(bench.device) for x in inputs]
-        exact = both_ways_of("reference", function, [x.double() for x in inputs])
-        got = both_ways_of("triton", function, inputs)
+        exact = values_and_gradients("reference", function, [x.double() for x in inputs])
+        got = values_and_gradients("triton", function, inputs)
         error = max(relative(g.double(), e) for g, e in zip(got, exact, strict=True))
         found[op] = {"triton": error, "right": error < 1e-4}
     logits, targets = torch.randn(50, 5000, device=bench.device), torch.randint(5000, (50,), device=bench.device)
     cross = partial(ops.cross_entropy, targets=targets, l2wrap=1e-2)
-    exact = both_ways_of("reference", cross, [logits.double()])
-    got = both_ways_of("triton", cross, [logits])
+    exact = values_and_gradients("reference", cross, [logits.double()])
+    got = values_and_gradients("triton", cross, [logits])
     error = max(relative(g.double(), e) for g, e in zip(got, exact, strict=True))
     found["cross_entropy"] = {"triton": error, "right": error < 1e-4}
     return found
@@ -346,17 +346,17 @@ def between_part(bench: Bench) -> list[dict[str, Any]]:
         function, inputs = made(op, size, torch.float32 if bench.small else torch.bfloat16, 1)
         leaves = [x.to(bench.device).requires_grad_() for x in inputs]
         candidates = {
-            "triton": partial(both_ways, "triton", function, leaves),
-            "pytorch": partial(both_ways, "reference", function, leaves),
+            "triton": partial(run_both_ways, "triton", function, leaves),
+            "pytorch": partial(run_both_ways, "reference", function, leaves),
         }
         if not bench.small:
-            candidates["compiled"] = partial(both_ways, "reference", torch.compile(function), leaves)
+            candidates["compiled"] = partial(run_both_ways, "reference", torch.compile(function), leaves)
         rows.append({"op": op, "forward and backward ms": timed(bench, candidates)})
         empty(bench)
     return rows
 
 
-def both_ways_of(form: str, function: Callable[..., Any], inputs: list[Tensor]) -> list[Tensor]:
+def values_and_gradients(form: str, function: Callable[..., Any], inputs: list[Tensor]) -> list[Tensor]:
     """What the function gives, and the gradients of a loss that weighs all of it."""
     leaves = [x.detach().requires_grad_() for x in inputs]
     with ops.use(form):
@@ -367,7 +367,7 @@ def both_ways_of(form: str, function: Callable[..., Any], inputs: list[Tensor]) 
     return [*(x.detach() for x in outputs), *torch.autograd.grad(outputs, leaves, weights)]
 
 
-def both_ways(form: str, function: Callable[..., Any], leaves: list[Tensor]) -> None:
+def run_both_ways(form: str, function: Callable[..., Any], leaves: list[Tensor]) -> None:
     """The function, and the gradients of all its inputs."""
     with ops.use(form):
         out = function(*leaves)
