@@ -55,23 +55,26 @@ def wkv4(
     log_w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor, first: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """RWKV-4's weighted mean.  Raises InputError for dtypes that no kernel serves."""
+    _in_float32(log_w, u, k, v, state)
     keep = _wants_gradient(log_w, u, k, v, state)
     y, end, _ = _mean_operator(log_w, u, k, v, state, first, keep)
     return y, end
 
 
-def _wants_gradient(*tensors: Tensor) -> bool:
-    """Raises InputError where one is in float64."""
+def _in_float32(*tensors: Tensor) -> None:
     if any(x.dtype == torch.float64 for x in tensors):
         raise InputError("the triton forms compute in float32; use the reference form for tensors in float64")
+
+
+def _wants_gradient(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 def _matrix_state(inputs: list[Tensor], state: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
-    keep = _wants_gradient(*inputs, state)
+    _in_float32(*inputs, state)
     if reason := refuses_heads(inputs[VALUES].shape[3]):
         raise InputError(f"{reason}; use the chunked form")
-    y, end, *_ = _operator(inputs, state, first, keep)
+    y, end, *_ = _operator(inputs, state, first, _wants_gradient(*inputs, state))
     return y, end
 
 

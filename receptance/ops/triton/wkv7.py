@@ -22,6 +22,16 @@ def _scores(x, y, seen, OPERAND: tl.constexpr, EXACT: tl.constexpr):
 
 
 @triton.jit
+def _factors(r, a, b, k, place, inside, here, decay, OPERAND: tl.constexpr):
+    """R, A, B and K of a chunk [C, N], with their decays seen from its middle."""
+    R = tl.load(r + place, mask=inside, other=0.0) * tl.exp(here)
+    A = tl.load(a + place, mask=inside, other=0.0) * tl.exp(here - decay)
+    B = tl.load(b + place, mask=inside, other=0.0) * tl.exp(-here)
+    K = tl.load(k + place, mask=inside, other=0.0) * tl.exp(-here)
+    return R.to(OPERAND), A.to(OPERAND), B.to(OPERAND), K.to(OPERAND)
+
+
+@triton.jit
 def forward(
     r,
     log_w,
@@ -62,10 +72,7 @@ def forward(
             tl.store(kept + (head * num_chunks + chunk) * N * N + matrix, S)
         decay = tl.load(log_w + of_keys, mask=inside, other=0.0).to(tl.float32)
         here, into, out = decays(decay, C)
-        R = (tl.load(r + of_keys, mask=inside, other=0.0) * tl.exp(here)).to(OPERAND)
-        A = (tl.load(a + of_keys, mask=inside, other=0.0) * tl.exp(here - decay)).to(OPERAND)
-        B = (tl.load(b + of_keys, mask=inside, other=0.0) * tl.exp(-here)).to(OPERAND)
-        K = (tl.load(k + of_keys, mask=inside, other=0.0) * tl.exp(-here)).to(OPERAND)
+        R, A, B, K = _factors(r, a, b, k, of_keys, inside, here, decay, OPERAND)
         values_now = tl.load(v + of_values, mask=inside, other=0.0)
         seen, before = i >= j, i > j
         if first is not None:
@@ -146,10 +153,7 @@ def backward(
         of_keys, of_values = place + keys[None, :], place + values[None, :]
         decay = tl.load(log_w + of_keys, mask=inside, other=0.0).to(tl.float32)
         here, into, out = decays(decay, C)
-        R = (tl.load(r + of_keys, mask=inside, other=0.0) * tl.exp(here)).to(OPERAND)
-        A = (tl.load(a + of_keys, mask=inside, other=0.0) * tl.exp(here - decay)).to(OPERAND)
-        B = (tl.load(b + of_keys, mask=inside, other=0.0) * tl.exp(-here)).to(OPERAND)
-        K = (tl.load(k + of_keys, mask=inside, other=0.0) * tl.exp(-here)).to(OPERAND)
+        R, A, B, K = _factors(r, a, b, k, of_keys, inside, here, decay, OPERAND)
         values_now = tl.load(v + of_values, mask=inside, other=0.0)
         U = tl.load(u + of_values, mask=inside, other=0.0)
         dY = tl.load(d_y + of_values, mask=inside, other=0.0)
