@@ -70,8 +70,9 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] = field(default=())
 
 
-def _logprobs(choice: Choice) -> list[TokenLogprob]:
-    """What a step tells of each row."""
+def logprobs_of(choice: Choice) -> list[TokenLogprob]:
+    """What a step tells of each row, of which logprobs were asked for."""
+    assert choice.logprobs is not None
     tokens, logprobs = choice.tokens.tolist(), choice.logprobs.tolist()
     ids, values = ([[]] * len(tokens),) * 2 if choice.top is None else (part.tolist() for part in choice.top)
     tops = (tuple(zip(*top, strict=True)) for top in zip(ids, values, strict=True))
@@ -111,11 +112,11 @@ def complete(
     tokens, decoding = _begin(model, tokenizer, prompts, state)
     seeds = list(decoding.sampler.seeds)
     while decoding.rows:
-        choice = decoding.step(num_logprobs or 0)
+        choice = decoding.step(num_logprobs)
         for row, token in zip(decoding.rows, choice.tokens.tolist(), strict=True):
             rows[row].push(token)
         if num_logprobs is not None:
-            for row, told in zip(decoding.rows, _logprobs(choice), strict=True):
+            for row, told in zip(decoding.rows, logprobs_of(choice), strict=True):
                 logprobs[row].append(told)
         if on_step is not None:
             on_step(len(decoding.rows))

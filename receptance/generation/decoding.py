@@ -123,8 +123,8 @@ class Decoding:
         return self._stepper.state
 
     @torch.no_grad()
-    def step(self, num_logprobs: int = 0) -> Choice:
-        """Reads the last tokens chosen, if there are any, and chooses the next ones."""
+    def step(self, num_logprobs: int | None = None) -> Choice:
+        """Reads the last tokens chosen, if there are any, and chooses the next ones; see `Sampler.choose`."""
         if self._unread is not None:
             self.logits = self._stepper.step(self._unread)
         choice = self.sampler.choose(self.logits, num_logprobs)

@@ -1,9 +1,10 @@
 """From logits to tokens: every row of a batch by its own settings, and as if it were alone.
 
     sampler = Sampler([Sampling(top_p=0.5), Sampling(temperature=0)], vocab_size=65536, requests=[0, 1])
-    choice = sampler.choose(logits)              # [2, V] -> choice.tokens [2], choice.logprobs [2]
+    choice = sampler.choose(logits)              # [2, V] -> choice.tokens [2]
     sampler.keep([1])                            # row 0 has ended
-    choice = sampler.choose(logits)              # [1, V]
+    sampler.join(Sampler([Sampling()], 65536))   # another one begins, behind the others
+    choice = sampler.choose(logits)              # [2, V]
 
 In this order: `logit_bias` and `banned`, penalties (`penalties.py`), filters and the choice (`filters.py`), which takes
 its noise from seed, request and position (`noise.py`).  With the same noise it gives the tokens of the official
@@ -47,20 +48,21 @@ class Choice(NamedTuple):
     """One token for each row.
 
     tokens    [B] int64
-    logprobs  [B] float32: how likely it was by the model itself, before biases, penalties, filters and temperature
+    logprobs  [B] float32, if asked for: how likely it was by the model itself, before biases, penalties, filters and
+              temperature
     top       the likeliest ones, if asked for
     """
 
     tokens: Tensor
-    logprobs: Tensor
+    logprobs: Tensor | None
     top: Top | None
 
 
 class Sampler:
     """Chooses the tokens of B rows, step by step.
 
-    seeds     [B] those of the settings, or drawn: with them the same tokens come again
-    position  how many tokens each row has got
+    seeds      [B] those of the settings, or drawn: with them the same tokens come again
+    positions  [B] how many tokens each row has got
     """
 
     def __init__(
@@ -87,33 +89,35 @@ class Sampler:
                 raise InputError(f"the number of a request must be from 0 to {LIMIT - 1}, got {request}")
         self._settings, self._requests, self._vocab_size = list(settings), list(requests), vocab_size
         self.seeds = [secrets.randbits(SEED_BITS) if row.seed is None else row.seed for row in settings]
-        self.position = 0
+        self.positions = [0] * len(settings)
         device = torch.get_default_device() if device is None else torch.device(device)
         # Apple's GPUs have no float64, which the sums of probabilities need.
         self._device = torch.device("cpu") if device.type == "mps" else device
         self._bias = self._make_bias()
-        penalised = any(row.is_penalised for row in settings)
-        self._penalties = Penalties(settings, vocab_size, self._device, uncounted) if penalised else None
+        self._penalties = Penalties(settings, vocab_size, self._device, uncounted)
         self._groups = self._make_groups()
 
     @torch.no_grad()
-    def choose(self, logits: Tensor, num_logprobs: int = 0) -> Choice:
-        """The next token of each row by logits [B, V] of any dtype; with the `num_logprobs` likeliest ones beside it.
+    def choose(self, logits: Tensor, num_logprobs: int | None = None, allowed: Tensor | None = None) -> Choice:
+        """The next token of each row by logits [B, V] of any dtype.
+
+        num_logprobs  None: no logprobs; else how many likeliest tokens beside the chosen one's
+        allowed       [B, V] bool: tokens that may be chosen; None: all
 
         Raises InputError where logits are NaN or infinite, where no token is left, and for other shapes.
         """
         self._check(logits, num_logprobs)
         raw = logits.to(self._device, torch.float32)
-        logprobs = raw.log_softmax(1)
-        adjusted = raw if self._bias is None else raw + self._bias
-        if self._penalties is not None:
-            adjusted = self._penalties.apply(adjusted)
-        self._refuse_broken(logprobs, adjusted)
+        adjusted = self._penalties.apply(raw if self._bias is None else raw + self._bias)
+        if allowed is not None:
+            adjusted = adjusted.masked_fill(~allowed.to(self._device), float("-inf"))
+        self._refuse_broken(raw, adjusted)
         tokens = self._draw(adjusted)
-        if self._penalties is not None:
-            self._penalties.add(tokens)
-        self.position += 1
-        top = None
+        self._penalties.add(tokens)
+        self.positions = [position + 1 for position in self.positions]
+        if num_logprobs is None:
+            return Choice(tokens.to(logits.device), None, None)
+        logprobs, top = raw.log_softmax(1), None
         if num_logprobs:
             ids = largest(logprobs, num_logprobs)
             top = Top(ids.to(logits.device), logprobs.gather(1, ids).to(logits.device))
@@ -122,13 +126,22 @@ class Sampler:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Goes on with these rows only, in this order; the others have ended."""
-        index = torch.tensor(list(rows), dtype=torch.int64, device=self._device)
         self._settings = [self._settings[row] for row in rows]
         self._requests = [self._requests[row] for row in rows]
         self.seeds = [self.seeds[row] for row in rows]
-        self._bias = None if self._bias is None else self._bias[index]
-        if self._penalties is not None:
-            self._penalties.keep(index)
+        self.positions = [self.positions[row] for row in rows]
+        self._bias = self._make_bias()
+        self._penalties.keep(rows)
+        self._groups = self._make_groups()
+
+    def join(self, other: Sampler) -> None:
+        """Goes on with the rows of another sampler too, behind its own."""
+        self._settings += other._settings
+        self._requests += other._requests
+        self.seeds += other.seeds
+        self.positions += other.positions
+        self._bias = self._make_bias()
+        self._penalties.join(other._penalties)
         self._groups = self._make_groups()
 
     def _make_bias(self) -> Tensor | None:
@@ -156,7 +169,7 @@ class Sampler:
 
     def _draw(self, logits: Tensor) -> Tensor:
         noise = torch.tensor(
-            [uniform(seed, request, self.position) for seed, request in zip(self.seeds, self._requests, strict=True)],
+            list(map(uniform, self.seeds, self._requests, self.positions)),
             dtype=torch.float64,
             device=self._device,
         )
@@ -167,18 +180,18 @@ class Sampler:
             tokens[rows] = drawing.draw(logits[rows], noise[rows])
         return tokens
 
-    def _check(self, logits: Tensor, num_logprobs: int) -> None:
+    def _check(self, logits: Tensor, num_logprobs: int | None) -> None:
         if logits.shape != (len(self._settings), self._vocab_size):
             raise InputError(
                 f"logits must be [{len(self._settings)}, {self._vocab_size}], one row for each that is sampled, "
                 f"got {list(logits.shape)}"
             )
-        if not 0 <= num_logprobs <= self._vocab_size:
+        if num_logprobs is not None and not 0 <= num_logprobs <= self._vocab_size:
             raise InputError(f"logprobs can be told of 0 to {self._vocab_size} tokens, got {num_logprobs}")
 
-    def _refuse_broken(self, logprobs: Tensor, adjusted: Tensor) -> None:
-        # One NaN or +inf in a row, or -inf in all of it, makes all of its logarithms NaN.
-        broken = logprobs[:, 0].isnan()
+    def _refuse_broken(self, raw: Tensor, adjusted: Tensor) -> None:
+        # The largest of a row is NaN where one is, +inf where one is, and -inf where all are.
+        broken = ~raw.amax(1).isfinite()
         empty = adjusted.amax(1) == float("-inf")
         if not (broken | empty).any():
             return

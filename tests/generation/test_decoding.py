@@ -30,7 +30,8 @@ def continued(
     decoding = Decoding(model, prompts, [SETTINGS] * len(prompts), requests)
     said: dict[int, list[tuple[int, float]]] = {request: [] for request in requests}
     for _ in range(steps):
-        choice = decoding.step()
+        choice = decoding.step(0)
+        assert choice.logprobs is not None
         for row, token, logprob in zip(decoding.rows, choice.tokens.tolist(), choice.logprobs.tolist(), strict=True):
             said[requests[row]].append((token, logprob))
         decoding.keep([place for place, token in enumerate(choice.tokens.tolist()) if token % 11])
@@ -92,7 +93,7 @@ def test_gradients_are_left_as_they_were() -> None:
     model = small()
     decoding = Decoding(model, [[1, 2]], [Sampling()])
     decoding.step()
-    assert torch.is_grad_enabled() and not decoding.step().logprobs.requires_grad
+    assert torch.is_grad_enabled() and not decoding.step().tokens.requires_grad
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -37,7 +37,7 @@ def steps(number: int, rows: int = len(ROWS), seed: int = 0) -> Tensor:
 
 
 def run(sampler: Sampler, logits: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
-    choices = [sampler.choose(step[rows]) for step in logits]
+    choices = [sampler.choose(step[rows], 0) for step in logits]
     return torch.stack([choice.tokens for choice in choices]), torch.stack([choice.logprobs for choice in choices])
 
 
@@ -73,6 +73,37 @@ def test_requests_and_seeds_decide_the_noise() -> None:
     assert torch.equal(tokens[:, 0], tokens[:, 3])
 
 
+def test_rows_that_join_are_what_they_are_alone() -> None:
+    logits = steps(12)
+    alone = [run(Sampler([row], VOCAB, [number]), logits, [number])[0][:, 0] for number, row in enumerate(ROWS)]
+    sampler, rows = Sampler(ROWS[:1], VOCAB, [0]), [0]
+    said: dict[int, list[int]] = {number: [] for number in range(len(ROWS))}
+    for step in range(3 * len(ROWS) + 12):
+        if step % 3 == 0 and (new := step // 3 + 1) < len(ROWS):
+            sampler.join(Sampler([ROWS[new]], VOCAB, [new]))
+            rows.append(new)
+        chosen = sampler.choose(torch.stack([logits[len(said[row]), row] for row in rows])).tokens.tolist()
+        for row, token in zip(rows, chosen, strict=True):
+            said[row].append(token)
+        going = [place for place, row in enumerate(rows) if len(said[row]) < 12]
+        sampler.keep(going)
+        rows = [rows[place] for place in going]
+        if not rows:
+            break
+    assert said == {number: tokens.tolist() for number, tokens in enumerate(alone)}
+
+
+def test_only_allowed_tokens_are_chosen() -> None:
+    logits = steps(8)
+    allowed = torch.zeros(len(ROWS), VOCAB, dtype=torch.bool)
+    allowed[:, [3, 40, 77]] = True
+    sampler = Sampler(ROWS, VOCAB)
+    for step in logits:
+        assert set(sampler.choose(step, allowed=allowed).tokens.tolist()) <= {3, 40, 77}
+    with pytest.raises(InputError, match="banned"):
+        sampler.choose(logits[0], allowed=torch.zeros_like(allowed))
+
+
 def test_the_noise_of_a_place_is_its_own() -> None:
     """A draw by hand: the first token at which the sum of probabilities is beyond the noise."""
     logits = steps(5, 1).float()
@@ -81,7 +112,7 @@ def test_the_noise_of_a_place_is_its_own() -> None:
         sums = np.cumsum(step[0].double().softmax(0).numpy())
         expected = int(np.searchsorted(sums, uniform(9, 4, position) * sums[-1], side="right"))
         assert int(sampler.choose(step).tokens) == expected
-    assert sampler.position == 5
+    assert sampler.positions == [5]
 
 
 def test_a_drawn_seed_gives_the_same_again() -> None:
@@ -132,7 +163,7 @@ def test_logprobs_are_the_models_own(num_logprobs: int) -> None:
         order = sorted(range(VOCAB), key=lambda token: (-step[0, token].item(), token))[:num_logprobs]
         assert choice.top.ids[0].tolist() == order
         torch.testing.assert_close(choice.top.logprobs[0], expected[0, order])
-    assert sampler.choose(logits[0]).top is None
+    assert sampler.choose(logits[0], 0).top is None and sampler.choose(logits[0]).logprobs is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
