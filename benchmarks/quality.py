@@ -84,7 +84,7 @@ def main() -> None:
             report("quality", with_best(rows), args.out)
     best = {row["model"]: row["rate"] for row in with_best(rows) if row["best"]}
     curves = {name: read_metrics(args.runs / run_name(name, rate, int(args.tokens))) for name, rate in best.items()}
-    plots.loss_curves(args.runs / "quality.png", curves)
+    plots.loss_curves(args.out.with_suffix(".png"), curves)
 
 
 def training_speeds(names: list[str], corpus: Corpus, rounds: int = 7, steps: int = 4) -> dict[str, float]:
