@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rates", nargs="+", type=float, default=list(RATES))
     parser.add_argument("--runs", type=Path, default=RUNS, help="where trainings are kept, to be gone on with")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "quality.json")
     args = parser.parse_args()
     corpus, console = Corpus.of_bytes(documents("python:")), Console()
     rows, speeds = [], training_speeds(args.models, corpus)

@@ -9,12 +9,12 @@ chat = Chat(model, tokenizer, TEMPLATES["world"])
 
 from .answer import Reply
 from .chat import Chat
-from .completion import Completion, Prompt, Stream, TokenLogprob, complete
+from .completion import Completion, Prompt, Stream, TokenLogprob, complete, logprobs_of
 from .continuation import Continuation
 from .decoding import Called, Decoding, Stepper, read, stepper
 from .penalties import uncounted_tokens
 from .presets import PRESETS, preset_for
-from .sampling import Choice, Sampler, Top
+from .sampling import Choice, RowError, Sampler, Top
 from .settings import Sampling
 from .transcript import Moment
 
@@ -29,6 +29,7 @@ __all__ = [
     "Moment",
     "Prompt",
     "Reply",
+    "RowError",
     "Sampler",
     "Sampling",
     "Stepper",
@@ -36,6 +37,7 @@ __all__ = [
     "TokenLogprob",
     "Top",
     "complete",
+    "logprobs_of",
     "preset_for",
     "read",
     "stepper",

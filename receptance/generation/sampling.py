@@ -33,6 +33,17 @@ from .settings import Sampling
 SEED_BITS = 48
 
 
+class RowError(InputError):
+    """There is no token for one row; the others could be served.
+
+    row     its place in the batch
+    """
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 class Top(NamedTuple):
     """The likeliest tokens of each row by the model itself, the likeliest first, and their logarithms.
 
@@ -87,7 +98,7 @@ class Sampler:
         for request in requests:
             if not 0 <= request < LIMIT:
                 raise InputError(f"the number of a request must be from 0 to {LIMIT - 1}, got {request}")
-        self._settings, self._requests, self._vocab_size = list(settings), list(requests), vocab_size
+        self._settings, self._requests, self.vocab_size = list(settings), list(requests), vocab_size
         self.seeds = [secrets.randbits(SEED_BITS) if row.seed is None else row.seed for row in settings]
         self.positions = [0] * len(settings)
         device = torch.get_default_device() if device is None else torch.device(device)
@@ -104,7 +115,8 @@ class Sampler:
         num_logprobs  None: no logprobs; else how many likeliest tokens beside the chosen one's
         allowed       [B, V] bool: tokens that may be chosen; None: all
 
-        Raises InputError where logits are NaN or infinite, where no token is left, and for other shapes.
+        Raises RowError where logits are NaN or infinite or where no token is left, InputError for other shapes.  Then
+        nothing has changed.
         """
         self._check(logits, num_logprobs)
         raw = logits.to(self._device, torch.float32)
@@ -148,7 +160,7 @@ class Sampler:
         """What is added to the logits, [B, V]; None where no row asks for it."""
         if not any(row.logit_bias or row.banned for row in self._settings):
             return None
-        bias = torch.zeros(len(self._settings), self._vocab_size)
+        bias = torch.zeros(len(self._settings), self.vocab_size)
         for number, row in enumerate(self._settings):
             bias[number, list(row.logit_bias)] = torch.tensor(list(row.logit_bias.values()), dtype=torch.float32)
             bias[number, list(row.banned)] = float("-inf")
@@ -162,7 +174,7 @@ class Sampler:
         return [
             (
                 torch.tensor(rows, device=self._device),
-                DRAWINGS[name]([self._settings[row] for row in rows], self._vocab_size, self._device),
+                DRAWINGS[name]([self._settings[row] for row in rows], self.vocab_size, self._device),
             )
             for name, rows in members.items()
         ]
@@ -181,13 +193,13 @@ class Sampler:
         return tokens
 
     def _check(self, logits: Tensor, num_logprobs: int | None) -> None:
-        if logits.shape != (len(self._settings), self._vocab_size):
+        if logits.shape != (len(self._settings), self.vocab_size):
             raise InputError(
-                f"logits must be [{len(self._settings)}, {self._vocab_size}], one row for each that is sampled, "
+                f"logits must be [{len(self._settings)}, {self.vocab_size}], one row for each that is sampled, "
                 f"got {list(logits.shape)}"
             )
-        if num_logprobs is not None and not 0 <= num_logprobs <= self._vocab_size:
-            raise InputError(f"logprobs can be told of 0 to {self._vocab_size} tokens, got {num_logprobs}")
+        if num_logprobs is not None and not 0 <= num_logprobs <= self.vocab_size:
+            raise InputError(f"logprobs can be told of 0 to {self.vocab_size} tokens, got {num_logprobs}")
 
     def _refuse_broken(self, raw: Tensor, adjusted: Tensor) -> None:
         # The largest of a row is NaN where one is, +inf where one is, and -inf where all are.
@@ -195,9 +207,11 @@ class Sampler:
         empty = adjusted.amax(1) == float("-inf")
         if not (broken | empty).any():
             return
-        if broken.any():
-            raise InputError(
-                f"the model's logits of row {int(broken.nonzero()[0])} are not finite; "
-                f"load it in float32 or bfloat16, and check the checkpoint with `receptance verify`"
+        row = int((broken | empty).nonzero()[0])
+        if broken[row]:
+            raise RowError(
+                f"the model's logits of row {row} are not finite; "
+                f"load it in float32 or bfloat16, and check the checkpoint with `receptance verify`",
+                row,
             )
-        raise InputError(f"every token that the model allows in row {int(empty.nonzero()[0])} is banned; ban fewer")
+        raise RowError(f"every token that the model allows in row {row} is banned; ban fewer", row)
