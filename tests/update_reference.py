@@ -42,6 +42,8 @@ MODULES = (
     "receptance.ops.cpu",
     "receptance.ops.triton",
     "receptance.runtime",
+    "receptance.engine",
+    "receptance.interpret",
     "receptance.data",
     "receptance.training",
     "receptance.adapters",
