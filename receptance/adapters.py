@@ -11,6 +11,7 @@ largest singular vectors of the matrix, and is saved as the LoRA that it amounts
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -213,6 +214,20 @@ def merge_adapter(model: RWKV) -> RWKV:
         owner, _, own = name.rpartition(".")
         setattr(model.get_submodule(owner), own, layer.get_base_layer())
     return model
+
+
+def adapted(model: RWKV, path: Path) -> RWKV:
+    """A second model, with the additions of a folder; the weights that they leave alone are those of the first.
+
+    Raises what `load_adapter` raises.
+    """
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    other = load_adapter(copy.deepcopy(model, shared), path)
+    for _, layer in _named_layers(other):
+        base = layer.get_base_layer()
+        if not isinstance(base, QuantLinear):
+            base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)
+    return merge_adapter(other)
 
 
 def _named_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 
 import torch
 
-from ..generation import read, stepper
+from ..generation import read
 from ..models import RWKV
 from ..state import State
+from .slots import Slots
 
 
 class Draft:
     """The likeliest tokens by the smaller model, after all that is certain."""
 
-    def __init__(self, model: RWKV, prompt: Sequence[int]) -> None:
-        self._model, self._prompt = model, list(prompt)
+    def __init__(self, model: RWKV, slots: Slots, prompt: Sequence[int]) -> None:
+        """`slots` of the smaller model, of which the first is used; others may use it between two guesses."""
+        self._model, self._slots, self._prompt = model, slots, list(prompt)
         # What it has read: the prompt and so many tokens of the answer.
         self._state: State | None = None
         self._num_read = 0
@@ -27,7 +29,8 @@ class Draft:
         logits, self._state = read(self._model, [unread], self._state)
         self._num_read = len(tokens)
         guess = [int(logits.argmax())]
-        steps = stepper(self._model, self._state)
+        # What follows is read by nobody but the guess: the state stays where it is.
+        self._slots.write(0, self._state)
         while len(guess) < most:
-            guess.append(int(steps.step(torch.tensor(guess[-1:], device=logits.device)).argmax()))
+            guess.append(int(self._slots.step(guess[-1:], [0]).argmax()))
         return guess

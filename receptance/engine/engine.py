@@ -34,7 +34,7 @@ from .draft import Draft
 from .request import BusyError, EndReason, Listener, Request
 from .scheduler import Scheduler
 from .slots import Slots
-from .speculation import Guesses, LookUp
+from .speculation import Drafter, Guesses, LookUp
 from .task import Task
 
 log = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ class Engine:
         self._root = self._root_of(self._start)
         self._choosing = Choosing(model.config.vocab_size, self._device, uncounted)
         self._slots = Slots(model, self.limits.slots)
+        self._draft_slots = None if draft is None else Slots(draft, 1)
         self._scheduler: Scheduler[Task] = Scheduler(self.limits.slots, self.limits.budget)
         self._inbox: deque[Task] = deque()
         self._tasks: dict[int, Task] = {}
@@ -250,11 +251,15 @@ class Engine:
         assert task.place.x is not None
         task.logits = self.model.head(task.place.x.to(self._device)[None])
         if task.request.speculate:
-            drafter = LookUp(task.request.tokens) if self.draft is None else Draft(self.draft, task.request.tokens)
-            task.guesses, task.sampler = Guesses(drafter), self._choosing.sampler_of([task])
+            task.guesses, task.sampler = Guesses(self._drafter(task)), self._choosing.sampler_of([task])
         task.slot = self._slots.take(task.place.state)
         self.cache.count(task.num_cached)
         task.listener.read(task.num_cached)
+
+    def _drafter(self, task: Task) -> Drafter:
+        if self.draft is None or self._draft_slots is None:
+            return LookUp(task.request.tokens)
+        return Draft(self.draft, self._draft_slots, task.request.tokens)
 
     def _continue(self) -> None:
         """The next token of all that run, or the next ones where guesses come true."""

@@ -99,7 +99,8 @@ class StateStore:
             if about.get("checksum") != _checksum(tensors):
                 raise ValueError("it is damaged")
             os.utime(path)
-            return Place(name, int(about["length"]), State(tensors["shift"], tensors["wkv"]), tensors.get("x"), _answer(about))
+            state = State(tensors["shift"], tensors["wkv"])
+            return Place(name, int(about["length"]), state, tensors.get("x"), _answer(about))
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             log.warning("the stored state %s is left out: %s", path.name, error)
             self._forget(path)

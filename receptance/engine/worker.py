@@ -50,7 +50,7 @@ class Worker:
         if request.lane not in self.engines:
             raise InputError(f"there is no model {request.lane!r}; choose one of: {', '.join(self.engines)}")
         if self._is_draining:
-            raise BusyError("no more requests are taken, the work that is here is being finished", 10.0)
+            raise BusyError("no more requests are taken, what is being served is finished first", 10.0)
         number = self.engines[request.lane].submit(request, listener)
         self._notify()
         return request.lane, number
@@ -83,6 +83,11 @@ class Worker:
         return sum(engine.num_waiting + engine.num_active for engine in self.engines.values())
 
     @property
+    def is_draining(self) -> bool:
+        """Whether no more requests are taken."""
+        return self._is_draining
+
+    @property
     def is_alive(self) -> bool:
         """Whether the thread does its work."""
         return self._thread.is_alive() and not self._is_closed
@@ -92,9 +97,13 @@ class Worker:
         begun = [engine.stats.since for engine in self.engines.values()]
         return max((time.monotonic() - since for since in begun if since is not None), default=0.0)
 
+    def begin_draining(self) -> None:
+        """Takes no more requests."""
+        self._is_draining = True
+
     def drain(self, seconds: float) -> bool:
         """Takes no more requests and waits for those that are here; whether all of them ended in time."""
-        self._is_draining = True
+        self.begin_draining()
         until = time.monotonic() + seconds
         while self.num_unfinished and time.monotonic() < until and self.is_alive:
             time.sleep(0.01)
@@ -105,8 +114,8 @@ class Worker:
         self._is_draining = self._is_closed = True
         self._notify()
         self._thread.join()
-        for engine in self.engines.values():
-            engine.cache.close()
+        for cache in {id(engine.cache): engine.cache for engine in self.engines.values()}.values():
+            cache.close()
 
     def __enter__(self) -> Worker:
         return self

@@ -115,7 +115,7 @@ def save_moments(
     said yet, StateError where the file cannot be written.
     """
     present = moments[-1]
-    if present.state is None or not present.messages:
+    if present.state is None:
         raise InputError("there is no conversation to save yet; say something first")
     kept = [moment for moment in moments if present.messages[: len(moment.messages)] == moment.messages]
     states: list[State] = []

@@ -72,10 +72,17 @@ def decays(model: RWKV, tokens: Sequence[int], state: State | None = None) -> tu
     return [log_w[0].flatten(1).float() for log_w in watching.seen], after
 
 
-def memory(model: RWKV, tokens: Sequence[int], state: State | None = None) -> list[LayerMemory]:
-    """What each layer does with a text that is read after `state`; raises what `decays` raises."""
+def memory(
+    model: RWKV, tokens: Sequence[int], state: State | None = None, since: State | None = None
+) -> list[LayerMemory]:
+    """What each layer does with a text that is read after `state`.
+
+    since   the state from which the change is measured, where that is an earlier one
+
+    Raises what `decays` raises.
+    """
     found, after = decays(model, tokens, state)
-    before = model.zero_state(1) if state is None else state
+    before = since or state or model.zero_state(1)
     return [
         LayerMemory(_half_life(log_w), *_change(old, new))
         for log_w, old, new in zip(found, before.wkv.unbind(), after.wkv.unbind(), strict=True)

@@ -11,6 +11,7 @@ import torch
 
 from receptance.engine import Engine, Limits, Request, StateCache
 from receptance.engine.draft import Draft
+from receptance.engine.slots import Slots
 from receptance.engine.speculation import FIRST, LONGEST_PAUSE, MOST, Guesses, LookUp
 from receptance.errors import InputError
 from receptance.generation import Sampling
@@ -139,7 +140,7 @@ def test_the_distribution_is_the_model_s() -> None:
 
 def test_a_draft_reads_what_is_certain() -> None:
     model = model_of()
-    draft = Draft(model, [1, 2, 3])
+    draft = Draft(model, Slots(model, 1), [1, 2, 3])
     greedy = alone(engine_of, Request(tokens=[1, 2, 3], max_tokens=12, sampling=Sampling(temperature=0))).tokens
     assert draft.guess(greedy[:1], 5) == greedy[1:6]
     assert draft.guess(greedy[:4], 3) == greedy[4:7]
