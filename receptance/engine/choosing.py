@@ -50,7 +50,7 @@ def choose(sampler: Sampler, tasks: list[Task], logits: Tensor) -> list[Outcome]
     asked = [task.request.num_logprobs for task in tasks]
     most = max((number for number in asked if number is not None), default=None)
     failed: dict[int, InputError] = {}
-    allowed = _allowed(tasks, sampler)
+    allowed = _allowed(tasks, sampler, failed)
     while True:
         try:
             choice = sampler.choose(logits, most, allowed)
@@ -73,12 +73,15 @@ def choose(sampler: Sampler, tasks: list[Task], logits: Tensor) -> list[Outcome]
     return [failed.get(row, chosen) for row, chosen in enumerate(told)]
 
 
-def _allowed(tasks: list[Task], sampler: Sampler) -> Tensor | None:
-    """What the constraints leave, [B, V] bool."""
+def _allowed(tasks: list[Task], sampler: Sampler, failed: dict[int, InputError]) -> Tensor | None:
+    """What the constraints leave, [B, V] bool; one that cannot tell is put to `failed`."""
     if not any(task.request.constraint for task in tasks):
         return None
     allowed = torch.ones(len(tasks), sampler.vocab_size, dtype=torch.bool)
     for row, task in enumerate(tasks):
         if task.request.constraint is not None:
-            allowed[row] = task.request.constraint.allowed()
+            try:
+                allowed[row] = task.request.constraint.allowed()
+            except InputError as error:
+                failed[row] = error
     return allowed

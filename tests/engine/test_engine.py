@@ -95,7 +95,8 @@ def test_it_says_what_generation_says() -> None:
 def test_a_prompt_is_not_read_twice() -> None:
     """Twenty arrive at once with the same beginning; it is read once, and the numbers are those of reading it."""
     common = list(range(1, 30))
-    asked = [Request(tokens=[*common, n], sampling=SEEDED, marks=[29], max_tokens=4, num_logprobs=2, noise=n) for n in range(20)]
+    one = Request(tokens=common, sampling=SEEDED, marks=[29], max_tokens=4, num_logprobs=2)
+    asked = [replace(one, tokens=[*common, n], noise=n) for n in range(20)]
     quiet = engine_of()
     apart = [serve(quiet, [replace(request, cached=False)])[0] for request in asked]
     engine = engine_of(slots=20)
@@ -267,6 +268,11 @@ class Nothing(Only):
         return torch.zeros(VOCAB, dtype=torch.bool)
 
 
+class Lost(Only):
+    def allowed(self) -> Tensor:
+        raise InputError("this grammar has grown too difficult")
+
+
 class Deaf(Heard):
     def chosen(self, chosen: Chosen) -> bool:
         super().chosen(chosen)
@@ -276,14 +282,15 @@ class Deaf(Heard):
 def test_one_failure_is_not_the_others(caplog: pytest.LogCaptureFixture) -> None:
     asked = Request(tokens=[1, 2, 3], max_tokens=6, sampling=Sampling(temperature=0), num_logprobs=0)
     want = alone(engine_of, asked).told
-    engine = engine_of(slots=5)
-    heard: list[Heard] = [Heard(), Heard(), Deaf(), Heard(), Heard()]
-    constraints = [None, Nothing(), None, Only(5, fails=True), None]
+    engine = engine_of(slots=6)
+    heard: list[Heard] = [Heard(), Heard(), Deaf(), Heard(), Heard(), Heard()]
+    constraints = [None, Nothing(), None, Only(5, fails=True), None, Lost()]
     for listener, constraint in zip(heard, constraints, strict=True):
         engine.submit(replace(asked, constraint=constraint), listener)
     while engine.step():
         pass
-    assert [h.reason for h in heard] == ["length", "error", "error", "error", "length"]
+    assert [h.reason for h in heard] == ["length", "error", "error", "error", "length", "error"]
+    assert "too difficult" in heard[5].error
     assert heard[0].told == heard[4].told == want
     assert "banned" in heard[1].error and heard[2].error == "nobody is there"
     assert engine.num_active == 0

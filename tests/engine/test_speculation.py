@@ -103,10 +103,8 @@ def test_a_constraint_and_an_end_within_a_guess() -> None:
 
 
 def test_alone_and_in_a_crowd() -> None:
-    asked = [
-        Request(tokens=[n, 1, 2, n] * 5, max_tokens=30, speculate=True, noise=n, num_logprobs=0, sampling=Sampling(seed=1))
-        for n in range(5)
-    ]
+    one = Request(tokens=[0], max_tokens=30, speculate=True, num_logprobs=0, sampling=Sampling(seed=1))
+    asked = [replace(one, tokens=[n, 1, 2, n] * 5, noise=n) for n in range(5)]
     together = serve(engine_of(slots=5), asked, [0, 3, 3, 7, 9])
     assert [heard.told for heard in together] == [alone(engine_of, request).told for request in asked]
 

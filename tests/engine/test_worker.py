@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -23,7 +24,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def test_lanes_are_served_in_turn_from_many_threads() -> None:
-    asked = [Request(tokens=[n, 2], max_tokens=6, noise=n, sampling=Sampling(seed=3), lane="ab"[n % 2]) for n in range(24)]
+    one = Request(tokens=[0], max_tokens=6, sampling=Sampling(seed=3))
+    asked = [replace(one, tokens=[n, 2], noise=n, lane="ab"[n % 2]) for n in range(24)]
     heard = [Heard() for _ in asked]
     with Worker({"a": engine_of("7"), "b": engine_of("6")}) as worker:
         threads = [threading.Thread(target=worker.submit, args=pair) for pair in zip(asked, heard, strict=True)]
