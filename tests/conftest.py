@@ -10,6 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# As the command does it: threads that spin for long would keep each other from the cores.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 # pytest-xdist starts one process a worker: without this, each of them would start a thread for every core.
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 THREADS = max(1, (os.cpu_count() or 1) // _WORKERS)

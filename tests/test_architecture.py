@@ -26,6 +26,7 @@ ROWS = (
     {"training", "engine", "language_model"},
     {"experiment", "evaluation", "interpret", "verify", "batch"},
     {"server", "quickstart"},
+    {"many"},
     {"cli"},
     {"__main__"},
 )
@@ -45,6 +46,9 @@ ONLY = {
     "typer": ("cli/",),
     "fastapi": ("server/",),
     "uvicorn": ("server/",),
+    "prometheus_client": ("server/",),
+    "llguidance": ("server/",),
+    "ray": ("many/",),
 }
 
 # What must load without PyTorch: nothing here imports it at the top, itself or through others.

@@ -20,14 +20,15 @@ import torch
 
 from ..devices import dtype_name
 from ..errors import InputError
-from ..generation import Prompt, Sampling, complete
+from ..generation import Sampling
 from ..generation.sampling import SEED_BITS
 from ..language_model import LanguageModel
 from ..state import State, fingerprint
 from ..tokenizers import Tokenizer
+from .answering import answers
 from .lock import busy, lock
 from .requests import Defaults, Request, read_requests
-from .results import Result, answer_parts, read_results
+from .results import Result, read_results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,38 +222,17 @@ class Job:
         return now()
 
     def _answer(self, batch: list[Request], on_step: Callable[[], None]) -> list[Result]:
-        """The results of a batch; one that cannot be computed does not take the others with it."""
-        try:
-            return self._complete(batch, on_step)
-        except InputError as error:
-            if len(batch) > 1:
-                return [result for request in batch for result in self._answer([request], on_step)]
-            [request] = batch
-            return [self._result(request, finish_reason="error", error=str(error))]
+        before = self._num_tokens
 
-    def _complete(self, batch: list[Request], on_step: Callable[[], None]) -> list[Result]:
         def count(rows: int) -> None:
             self._num_tokens += rows
             on_step()
 
-        prompts = [Prompt(asked.prompt, asked.sampling, asked.max_tokens, asked.stops, asked.noise) for asked in batch]
-        before = self._num_tokens
-        try:
-            completions = complete(self.lm.model, self.tokenizer, prompts, state=self.state, on_step=count)
-        except InputError:
-            # What was generated until then is in no result.
-            self._num_tokens = before
-            raise
-        return [
-            self._result(
-                request,
-                **answer_parts(completion.text, request.opening),
-                finish_reason=completion.finish_reason,
-                num_prompt_tokens=completion.num_prompt_tokens,
-                num_tokens=len(completion.tokens),
-            )
-            for request, completion in zip(batch, completions, strict=True)
-        ]
+        told = answers(self.lm, batch, self.state, count)
+        results = [self._result(request, **answer) for request, answer in zip(batch, told, strict=True)]
+        # What came before an error is in no result.
+        self._num_tokens = before + sum(result.num_tokens for result in results)
+        return results
 
     def _result(self, request: Request, **answer: Any) -> Result:
         assert request.sampling.seed is not None, "seeded"

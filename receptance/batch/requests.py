@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -129,8 +129,17 @@ def read_requests(path: Path, defaults: Defaults) -> Iterator[Request]:
 
 
 def _parse(text: bytes) -> Line:
+    return _checked(lambda: Line.model_validate_json(text))
+
+
+def line_of(fields: Mapping[str, Any]) -> Line:
+    """A line that was not written as one.  Raises InputError for what no line may hold."""
+    return _checked(lambda: Line.model_validate(fields))
+
+
+def _checked(read: Callable[[], Line]) -> Line:
     try:
-        line = Line.model_validate_json(text)
+        line = read()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))

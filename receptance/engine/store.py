@@ -18,6 +18,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,10 @@ ENDING = ".place"
 MOST_WAITING = 64
 
 
+class InUseError(StateError):
+    """Another process has the folder."""
+
+
 class StateStore:
     """A folder of places, at most `max_bytes` of them, for one process at a time.
 
@@ -56,7 +61,7 @@ class StateStore:
             folder.mkdir(parents=True, exist_ok=True)
             self._guard.acquire(timeout=0)
         except Timeout:
-            raise StateError(f"another process keeps its states in {folder}; name another folder") from None
+            raise InUseError(f"another process keeps its states in {folder}; name another folder") from None
         except OSError as error:
             raise StateError(f"{folder} cannot hold states: {(error.strerror or str(error)).lower()}") from error
         for left in folder.glob("*.partial"):
@@ -70,6 +75,14 @@ class StateStore:
         self._waiting: queue.Queue[Place | None] = queue.Queue(MOST_WAITING)
         self._writer = threading.Thread(target=self._write_all, name="states to disk", daemon=True)
         self._writer.start()
+
+    @classmethod
+    def beside_others(cls, folder: Path, max_bytes: int) -> StateStore:
+        """In the first of the folder's own folders 0, 1, ... that no other process has."""
+        for number in count():
+            with suppress(InUseError):
+                return cls(folder / str(number), max_bytes)
+        raise AssertionError("there is no last number")
 
     def __len__(self) -> int:
         return len(self._sizes)
