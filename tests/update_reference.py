@@ -43,6 +43,8 @@ MODULES = (
     "receptance.ops.triton",
     "receptance.runtime",
     "receptance.engine",
+    "receptance.server",
+    "receptance.many",
     "receptance.interpret",
     "receptance.data",
     "receptance.training",

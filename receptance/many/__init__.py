@@ -1,6 +1,6 @@
 """Many machines, with Ray: a server of several replicas, and answers to a whole data set.
 
-    serving.run(recipe, replicas=Replicas.of("2:8"))            # `receptance serve MODEL --ray --replicas 2:8`
+    run(Recipe(model="rwkv7-g1-1.5b", name="g1"), replicas=Replicas.of("2:8"))          # until Ctrl-C
     generate(ray.data.read_json("prompts/"), "rwkv7-g1-1.5b", workers=8).write_json("answers/")
 
 A server is `serving`'s replicas (`replica`) behind a door that knows sessions (`door`, `sessions`); data sets are

@@ -63,12 +63,18 @@ class Door:
         assert isinstance(answers, DeploymentResponseGenerator), "a stream was asked for"
         begun: Message | None = None
         try:
-            async for message in answers:
-                begun = begun or message
-                await send(message)
+            async for messages in answers:
+                for message in messages:
+                    begun = begun or message
+                    await send(message)
         except (RayError, RayServeException) as error:
             log.warning("a replica could not answer %s: %s", scope["path"], type(error).__name__)
-            await _apologise(begun, scope, receive, send)
+            if begun is None:
+                await _failed()(scope, receive, send)
+            elif _is_stream(begun):
+                await send({"type": "http.response.body", "body": _last_events()})
+            else:
+                raise
         finally:
             # Also where whoever asked has gone.
             answers.cancel()
@@ -83,16 +89,13 @@ class Door:
         return Response(merged(pages, "replica"), media_type=told[0].media_type) if told else _failed()
 
 
-async def _apologise(begun: Message | None, scope: Scope, receive: Receive, send: Send) -> None:
-    """Ends a response that a replica cannot end any more: with a status, or with the last events of a stream."""
-    if begun is None:
-        await _failed()(scope, receive, send)
-    elif dict(begun["headers"]).get(b"content-type", b"").startswith(b"text/event-stream"):
-        _, failed, _ = described(GONE)
-        body = f"data: {failed.model_dump_json()}\n\ndata: [DONE]\n\n".encode()
-        await send({"type": "http.response.body", "body": body})
-    else:
-        raise GONE
+def _is_stream(start: Message) -> bool:
+    return bool(dict(start["headers"]).get(b"content-type", b"").startswith(b"text/event-stream"))
+
+
+def _last_events() -> bytes:
+    _, failed, _ = described(GONE)
+    return f"data: {failed.model_dump_json()}\n\ndata: [DONE]\n\n".encode()
 
 
 def _failed() -> Response:

@@ -40,8 +40,11 @@ class Replica:
         self._app = create_app(self._service, settings)
         self._service.warm_up()
 
-    async def answer(self, scope: Scope, body: bytes) -> AsyncIterator[Message]:
-        """What the application sends for one request; it is cancelled where this is closed."""
+    async def answer(self, scope: Scope, body: bytes) -> AsyncIterator[list[Message]]:
+        """What the application sends for one request; it is cancelled where this is closed.
+
+        What is sent while Ray is busy with what was sent before goes out together.
+        """
         waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         sent: asyncio.Queue[Message | None] = asyncio.Queue()
 
@@ -51,24 +54,32 @@ class Replica:
                 await asyncio.Event().wait()
             return waiting.pop()
 
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (HEADER, self._name.encode())]}
+            sent.put_nowait(message)
+
         async def run() -> None:
             # What goes wrong within has been told and logged there.
             with suppress(Exception):
-                await self._app(scope, receive, sent.put)
-            await sent.put(None)
+                await self._app(scope, receive, send)
+            sent.put_nowait(None)
 
         running = asyncio.create_task(run())
         try:
-            while (message := await sent.get()) is not None:
-                if message["type"] == "http.response.start":
-                    message["headers"] = [*message["headers"], (HEADER, self._name.encode())]
-                yield message
+            ended = False
+            while not ended:
+                messages = [await sent.get()]
+                while not sent.empty():
+                    messages.append(sent.get_nowait())
+                ended = messages[-1] is None
+                yield [message for message in messages if message is not None]
         finally:
             running.cancel()
 
     async def whole(self, scope: Scope, body: bytes) -> Whole:
         """The same, at once."""
-        start, *parts = [message async for message in self.answer(scope, body)]
+        start, *parts = [message async for messages in self.answer(scope, body) for message in messages]
         media_type = dict(start["headers"]).get(b"content-type", b"").decode("latin-1")
         return Whole(self._name, start["status"], media_type, b"".join(part.get("body", b"") for part in parts))
 

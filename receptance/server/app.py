@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from .operations import add_operations
 from .rendering import Rendered, render_chat, render_prompts
 from .responses import ChatCompletion, Completion
 from .schemas import ChatRequest, CompletionRequest, GenerationRequest
-from .service import Offer, Service
+from .service import Asked, Offer, Service
 from .states import add_states
 from .telling import Streaming, Telling
 
@@ -105,11 +104,13 @@ def _add_answers(app: FastAPI, face: Face) -> None:
         """An answer to a conversation, whole or as a stream."""
         offer = face.offer(body.model)
 
-        def render() -> Rendered:
-            return render_chat(body, face.service.defaults, face.before(body, offer, caller))
+        def render() -> list[Rendered]:
+            return [render_chat(body, face.service.defaults, face.before(body, offer, caller))]
 
-        rendered = await asyncio.to_thread(render)
-        return await _answer(face, http, body, offer, [rendered], caller, partial(ChatBodies, **_asked(body, face)))
+        def bodies(rendered: Sequence[Rendered]) -> ChatBodies:
+            return ChatBodies(**_asked(body, face))
+
+        return await _answer(face, http, body, offer, caller, render, bodies)
 
     @app.post("/v1/completions", response_model=Completion, tags=["answers"])
     async def complete(
@@ -121,10 +122,11 @@ def _add_answers(app: FastAPI, face: Face) -> None:
         def render() -> list[Rendered]:
             return render_prompts(body, face.service.defaults, face.before(body, offer, caller))
 
-        rendered = await asyncio.to_thread(render)
-        echoes = [prompt.echo for prompt in rendered for _ in range(body.n or 1)] if body.echo else []
-        bodies = partial(TextBodies, **_asked(body, face), echoes=echoes)
-        return await _answer(face, http, body, offer, rendered, caller, bodies)
+        def bodies(rendered: Sequence[Rendered]) -> TextBodies:
+            echoes = [prompt.echo for prompt in rendered for _ in range(body.n or 1)] if body.echo else []
+            return TextBodies(**_asked(body, face), echoes=echoes)
+
+        return await _answer(face, http, body, offer, caller, render, bodies)
 
 
 def _asked(body: ChatRequest | CompletionRequest, face: Face) -> dict[str, Any]:
@@ -144,20 +146,26 @@ async def _answer(
     http: Request,
     body: GenerationRequest,
     offer: Offer,
-    rendered: Sequence[Rendered],
     caller: Caller,
-    make_bodies: Callable[[], ChatBodies | TextBodies],
+    render: Callable[[], list[Rendered]],
+    bodies: Callable[[Sequence[Rendered]], ChatBodies | TextBodies],
 ) -> Response:
     """The response: begun here, so that what is refused is refused with a status."""
     face.check()
+    owner = caller.name or (http.client.host if http.client else "")
+
+    def prepare() -> tuple[list[Rendered], list[Asked]]:
+        rendered = render()
+        return rendered, face.service.asked(offer, body, rendered, owner)
+
     if body.save_state is not None:
         face.service.conversations.check_room(caller.name, body.save_state)
     with ExitStack() as going:
         going.enter_context(caller.asking())
-        owner = caller.name or (http.client.host if http.client else "")
-        asked = await asyncio.to_thread(face.service.asked, offer, body, rendered, owner)
+        # It takes a while where texts are long, and nobody else should wait for it.
+        rendered, asked = await asyncio.to_thread(prepare)
         answering = face.service.answer(asked)
-        telling = Telling(face, body, offer, rendered, caller, answering, make_bodies())
+        telling = Telling(face, body, offer, rendered, caller, answering, bodies(rendered))
         going.callback(telling.leave)
         if body.stream:
             # What was begun here ends with the stream.

@@ -82,10 +82,10 @@ class Face:
             raise NotNowError(trouble)
 
     def before(self, request: GenerationRequest, offer: Offer, caller: Caller) -> Moment | None:
-        """The stored conversation that a request goes on from."""
-        if request.state is None:
-            return None
-        return self.stored(request.state, offer, caller).moment
+        """What a request goes on from: the stored conversation, or where everything begins that the offer says."""
+        if request.state is not None:
+            return self.stored(request.state, offer, caller).moment
+        return None if offer.start is None else Moment(state=offer.start)
 
     def stored(self, name: str, offer: Offer, caller: Caller) -> Stored:
         """A conversation, with its state where the model is.  Raises UnknownError, and NotHereError for another's."""

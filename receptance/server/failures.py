@@ -20,19 +20,21 @@ from .stored import UnknownError
 
 log = logging.getLogger(__name__)
 
+ABOUT: dict[int | str, str] = {
+    400: "The request makes no sense, or asks for what cannot be done.",
+    401: "A key is needed, or is not known.",
+    404: "There is no such thing.",
+    408: "The body took too long to arrive.",
+    413: "The body is too large.",
+    415: "The body is not said to be JSON.",
+    421: "The server is not known by this name.",
+    429: "Too much at a time; try again after the seconds that Retry-After tells.",
+    503: "The server starts, ends, or is stuck.",
+    "default": "Whatever else goes wrong.",
+}
+# With a default, the framework tells of none of its own.
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": about}
-    for status, about in {
-        400: "The request makes no sense, or asks for what cannot be done.",
-        401: "A key is needed, or is not known.",
-        404: "There is no such thing.",
-        408: "The body took too long to arrive.",
-        413: "The body is too large.",
-        415: "The body is not said to be JSON.",
-        421: "The server is not known by this name.",
-        429: "Too much at a time; try again after the seconds that Retry-After tells.",
-        503: "The server starts, ends, or is stuck.",
-    }.items()
+    status: {"model": ErrorBody, "description": about} for status, about in ABOUT.items()
 }
 
 
@@ -94,7 +96,9 @@ def add_handlers(app: FastAPI) -> None:
     async def told(request: Request, error: Exception) -> JSONResponse:
         status, body, headers = described(error)
         if status == 500:
-            log.error("%s failed", request.url.path, exc_info=error)
+            # What was foreseen says all by itself.
+            is_known = isinstance(error, BrokenError | ReceptanceError)
+            log.error("%s failed: %s", request.url.path, error, exc_info=None if is_known else error)
         return JSONResponse(body.model_dump(), status, headers)
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:

@@ -102,7 +102,7 @@ class _Looking:
         write = partial(template.prompt, think=think_of(request, template, defaults.think))
         messages = as_messages(body.messages, tool_form(template))
         text = spoken(messages, write)
-        tokens = prompt_tokens(tokenizer, text, None)
+        tokens = prompt_tokens(tokenizer, text, self.offer.start)
         if len(tokens) > (most := defaults.most_prompt_tokens):
             raise InputError(f"the text has {len(tokens):,} tokens and this server reads at most {most:,}; shorten it")
         earlier = common_length(text, spoken(messages[:-1], write)) if messages[1:] else 0

@@ -99,7 +99,7 @@ def add_states(app: FastAPI, face: Face) -> None:
         offer = face.offer(body.model)
         conversations.check_room(caller.name, body.name)
         with caller.asking():
-            text, messages, tokens = await asyncio.to_thread(_text_of, body, face)
+            text, messages, tokens = await asyncio.to_thread(_text_of, body, face, offer)
             state = await _state_after(face, offer, tokens, (), caller)
         caller.used(len(tokens))
         moment = Moment(messages, text, "", state, len(tokens))
@@ -148,7 +148,7 @@ async def _state_after(
     return await asyncio.wrap_future(face.service.state_after(offer, tokens, marks, caller.name))
 
 
-def _text_of(body: StateRequest, face: Face) -> tuple[str, tuple[Said, ...], list[int]]:
+def _text_of(body: StateRequest, face: Face, offer: Offer) -> tuple[str, tuple[Said, ...], list[int]]:
     """What is read, the messages that it holds, and its tokens: up to where the user's next message would begin."""
     defaults = face.service.defaults
     if body.messages is None and not body.prompt:
@@ -156,7 +156,7 @@ def _text_of(body: StateRequest, face: Face) -> tuple[str, tuple[Said, ...], lis
     text, messages = body.prompt or "", as_messages(body.messages or (), tool_form(defaults.template))
     if messages:
         text = spoken(messages, defaults.template.prompt)
-    tokens = prompt_tokens(defaults.tokenizer, text)
+    tokens = prompt_tokens(defaults.tokenizer, text, offer.start)
     if len(tokens) > (most := defaults.most_prompt_tokens):
         raise InputError(f"the text has {len(tokens):,} tokens and this server reads at most {most:,}; shorten it")
     return text, tuple(messages), tokens

@@ -18,7 +18,7 @@ from .access import Caller
 from .answers import Event, Finished
 from .bodies import ChatBodies, TextBodies
 from .face import Face
-from .failures import BrokenError, described
+from .failures import BrokenError, NotNowError, described
 from .rendering import Rendered
 from .schemas import GenerationRequest
 from .service import Answering, Offer
@@ -49,7 +49,7 @@ class Telling:
     is_left: bool = False
 
     async def whole(self, http: Request) -> str:
-        """All answers at once.  Raises BrokenError where the model could not answer."""
+        """All answers at once.  Raises what `_end` raises."""
         answers: list[list[Event]] = [[] for _ in self.answering.tickets]
         watching = asyncio.create_task(self._watch(http))
         try:
@@ -93,7 +93,7 @@ class Telling:
                 if isinstance(event, Finished):
                     num_open -= 1
                     if event.error:
-                        raise BrokenError(event.error)
+                        raise self._broken(event.error)
                     if not num_open:
                         # Before the last chunk: whoever has seen that may go on from what was stored.
                         await self._end()
@@ -131,13 +131,16 @@ class Telling:
         return [self.ended[index] for index in sorted(self.ended)]
 
     async def _end(self) -> None:
-        """Stores what is to be stored.  Raises BrokenError where there is no answer."""
+        """Stores what is to be stored.  Raises BrokenError where there is no answer, NotNowError at a server's end."""
         ends = self._ends
         if broken := next((end.error for end in ends if end.error), ""):
-            raise BrokenError(broken)
+            raise self._broken(broken)
         if self.body.save_state is not None and ends[0].moment is not None and not self.is_left:
             keeping = (self.body.save_state, self.offer, self.caller, ends[0].moment, self.rendered[0])
             await asyncio.to_thread(self.face.keep, *keeping)
+
+    def _broken(self, error: str) -> Exception:
+        return NotNowError(error) if self.face.service.worker.is_draining else BrokenError(error)
 
     def _count(self) -> None:
         """What was used: for the caller's limits, for the metrics, for the log."""

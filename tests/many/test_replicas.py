@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from threading import Thread
 from typing import Any
 
 import httpx
 import pytest
-from openai import OpenAI
+from openai import InternalServerError, OpenAI
 
 from receptance.server import Options, Recipe
 from receptance.server.launch import bind
 
 SYSTEM = {"role": "system", "content": "Be brief."}
-# So many that none of two replicas gets none, but for one time in half a million.
+# The end of the text is never the likeliest token.
+ENDLESS: dict[str, Any] = {"temperature": 0, "logit_bias": {"0": -100}}
+# So many that each of two replicas gets some.
 SESSIONS = [f"session {number}" for number in range(20)]
 
 
@@ -83,11 +86,11 @@ def test_answers_are_the_models(client: OpenAI, recipe: Recipe) -> None:
 
 
 def test_a_stream_streams(client: OpenAI) -> None:
-    _, whole = asked(client, user("Tell me"), max_tokens=400)
+    _, whole = asked(client, user("Tell me"), max_tokens=400, **ENDLESS)
     clock = time.perf_counter()
     pieces, times = [], []
     for chunk in client.chat.completions.create(
-        model="m", messages=[SYSTEM, user("Tell me")], max_tokens=400, temperature=0, stream=True
+        model="m", messages=[SYSTEM, user("Tell me")], max_tokens=400, stream=True, **ENDLESS
     ):
         pieces.append(chunk.choices[0].delta.content or "")
         times.append(time.perf_counter() - clock)
@@ -114,19 +117,32 @@ def test_a_replica_that_ends_takes_no_later_request_with_it(
     client: OpenAI, address: str, homes: dict[str, str]
 ) -> None:
     ended, session = next(iter(homes.items()))
-    body = {"model": "m", "messages": [user("Tell me")], "stream": True, "max_tokens": 4000, "temperature": 0}
+    waiting = Thread(target=lambda: told.append(refusal(client, session)))
+    told: list[InternalServerError] = []
+    waiting.start()
+    body = {"model": "m", "messages": [user("Tell me")], "stream": True, "max_tokens": 9000, **ENDLESS}
     with httpx.stream(
         "POST", f"{address}/v1/chat/completions", json=body, headers={"x-session-id": session}, timeout=60
     ) as running:
         lines = (line for line in running.iter_lines() if line)
         assert running.headers["x-replica"] == ended and next(lines).startswith("data: ")
+        time.sleep(0.5)
         kill(ended)
         *_, last, done = lines
-    told = json.loads(last.removeprefix("data: "))["error"]
-    assert told["code"] == "unavailable" and told["message"].endswith("ask again") and done == "data: [DONE]"
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert error["code"] == "unavailable" and error["message"].endswith("ask again") and done == "data: [DONE]"
+    waiting.join()
+    assert told[0].status_code == 503 and told[0].body == error and int(told[0].response.headers["retry-after"]) > 0
     # Its own sessions, and those of the other one.
     answering = {asked(client, user("Hello"), session=session)[0] for session in SESSIONS}
     assert answering == homes.keys() - {ended}
+
+
+def refusal(client: OpenAI, session: str) -> InternalServerError:
+    """What is said to a request that is being served when its replica ends."""
+    with pytest.raises(InternalServerError) as caught:
+        asked(client, user("Tell me"), session=session, max_tokens=9000, **ENDLESS)
+    return caught.value
 
 
 def kill(replica: str) -> None:

@@ -28,6 +28,10 @@ requests_per_minute = 3
 key = "sk-eve-0001"
 requests_at_once = 1
 
+[sam]
+key = "sk-sam-0001"
+requests_per_minute = 2
+
 [joe]
 key = "sk-joé-0001"
 tokens_per_minute = 20
@@ -193,6 +197,10 @@ def test_so_many_requests_at_once(guarded: Server) -> None:
     assert ask(guarded, "sk-eve-0001", max_tokens=-1).status_code == 400
     assert ask(guarded, "sk-eve-0001", think="deeply").status_code == 400
     assert ask(guarded, "sk-eve-0001").status_code == 200
+
+
+def test_what_is_refused_with_a_look_at_it_counts(guarded: Server) -> None:
+    assert [ask(guarded, "sk-sam-0001", think="deeply").status_code for _ in range(3)] == [400, 400, 429]
 
 
 def test_so_many_tokens_a_minute(guarded: Server) -> None:

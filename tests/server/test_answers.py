@@ -297,7 +297,8 @@ def test_the_conversation_after_an_answer_goes_on_from_its_state() -> None:
 def test_the_text_after_a_continuation_goes_on() -> None:
     state: State = small()(torch.tensor([[1]]))[1]
     moment = end_of(answered(asked_text(BYTES, max_tokens=2), BYTES, BYTES.encode(" upon"), state=state)).moment
-    assert moment is not None and moment.messages == () and moment.text == "Once " and moment.num_tokens == 6
+    assert moment is not None and moment.messages == () and moment.num_tokens == 6
+    assert moment.text == "Once u" and moment.unread == "u"
 
 
 # ---- responses

@@ -469,6 +469,19 @@ def test_who_leaves_a_stream_frees_the_place(server: Server) -> None:
     assert server.metric("batch") == 0.0
 
 
+def test_who_does_not_read_holds_nobody_up(server: Server) -> None:
+    body = json.dumps(text(max_tokens=16384, stream=True)).encode()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_for(lambda: server.metric("batch") == 1.0, 5)
+        begun = time.monotonic()
+        for _ in range(5):
+            server.is_well()
+        assert time.monotonic() - begun < 5
+    server.wait_for("batch", 0.0, 5)
+
+
 @pytest.mark.parametrize("data", [b"", b"a", b"\0" * 1000, b"\x10\0\0\0\0\0\0\0" + b"{}" * 8, b"\xff" * 64])
 def test_files_that_are_no_states(server: Server, data: bytes) -> None:
     message = refused(server.web.put("/v1/states/a/file", params={"model": NAME}, content=data))["message"]

@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from receptance.engine import Engine
-from receptance.server import Settings
+from receptance.server import Options, Service, Settings, telling
 
-from .serving import NAME, Server, serving, wait_for
+from .serving import NAME, Server, language_model, serving, wait_for
 
 SECRET = "xylophone"
 
@@ -32,6 +33,16 @@ def test_a_model_tells_about_itself(server: Server) -> None:
     about = model["receptance"]
     assert (about["dim"], about["vocab_size"], about["adapters"], about["states"]) == (32, 256, [], [])
     assert about["default_think"] in about["think_modes"] and about["sampling"]["temperature"] > 0
+
+
+def test_the_description_tells_of_the_failures_that_there_are(server: Server) -> None:
+    found = server.json("GET", "/openapi.json")
+    assert "HTTPValidationError" not in found["components"]["schemas"]
+    for path in found["paths"].values():
+        for operation in path.values():
+            assert {"400", "401", "429", "503", "default"} <= operation["responses"].keys()
+            error = operation["responses"]["default"]["content"]["application/json"]["schema"]
+            assert error == {"$ref": "#/components/schemas/ErrorBody"}
 
 
 def test_health_tells_how_busy_it_is(small: Server) -> None:
@@ -111,6 +122,16 @@ def test_a_step_that_takes_too_long_is_told(small: Server, monkeypatch: pytest.M
     small.is_well()
 
 
+def test_a_stream_says_that_it_is_still_there(small: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, slow = Engine._continue, threading.Event()
+    monkeypatch.setattr(telling, "BEAT", 0.02)
+    monkeypatch.setattr(Engine, "_continue", lambda self: (slow.wait(0.2), step(self)))
+    body = {"model": NAME, "prompt": "Once", "max_tokens": 2, "stream": True}
+    lines = small.web.post("/v1/completions", json=body).text.split("\n\n")
+    assert lines.count(": still here") >= 4 and lines[-2] == "data: [DONE]"
+    assert len([line for line in lines if line.startswith("data: {")]) == 3
+
+
 def test_it_is_not_ready_before_it_is(small: Server) -> None:
     small.service.is_ready.clear()
     response = small.web.get("/ready")
@@ -121,12 +142,6 @@ def test_it_is_not_ready_before_it_is(small: Server) -> None:
 
 
 def test_a_model_that_cannot_answer_does_not_get_ready(caplog: pytest.LogCaptureFixture) -> None:
-    import torch
-
-    from receptance.server import Options, Service
-
-    from .serving import language_model
-
     lm = language_model()
     with torch.no_grad():
         lm.model.head.weight.fill_(float("nan"))
