@@ -17,7 +17,7 @@ from ..models.layers import Rows
 from ..ops import cpu
 from ..ops.cpu.instructions import OPERATION, PRODUCT_FUNCTION, PRODUCT_KIND, Field, Op
 from ..state import State
-from .program import Program, Register
+from .program import GAP, Program, Register
 from .tracing import KINDS, Memory, Traced
 
 # For more rows the products are bound by arithmetic, and PyTorch's are faster.
@@ -61,9 +61,9 @@ class Step:
             if row[OPERATION] == Op.PRODUCT:
                 row[PRODUCT_FUNCTION] = products.worker(row[PRODUCT_KIND]).address
         self.model, self._place = model, place
-        self.pool = State.zeros(model.config, slots)
+        self.pool = State(*map(_apart, State.zeros(model.config, slots)))
         self._execute, self._workers = executor.execute, [worker.address for worker in executor.workers()]
-        self._scratch = torch.empty(assembled.scratch_size).numpy()
+        self._scratch = _apart(torch.empty(assembled.scratch_size)).numpy()
         shift, wkv = self.pool
         fields = {
             Field.TABLE: assembled.table.ctypes.data,
@@ -164,6 +164,15 @@ def _follow(model: RWKV, program: Program) -> Register:
         x, v_first, _, _ = block(x, v_first, shifts, Memory(layer, 0, (1, *config.state_shape)), Rows())
     register: Register = model.head(model.ln_out(x)).register
     return register
+
+
+def _apart(tensor: Tensor) -> Tensor:
+    """The same numbers where nothing else is near.
+
+    What is written must not nearly touch what is read, be it a weight: see `program.GAP`.
+    """
+    room = torch.empty(tensor.numel() + 2 * GAP, dtype=tensor.dtype)
+    return room[GAP:-GAP].copy_(tensor.reshape(-1)).view(tensor.shape)
 
 
 def _version(tensor: Tensor) -> int:

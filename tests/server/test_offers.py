@@ -91,7 +91,7 @@ def test_a_tuned_state_is_where_everything_begins(offering: Server, calm: State)
 def test_a_conversation_after_a_tuned_state_is_the_librarys(offering: Server, calm: State) -> None:
     talk = language_model().chat(temperature=0.0, max_tokens=16, state=calm)
     first = talk.ask(USER["content"]).text
-    assert said(offering, USER, model=CALM) == first != said(offering, USER)
+    assert said(offering, USER, model=CALM) == first
     messages = [USER, {"role": "assistant", "content": first}, MORE]
     assert said(offering, *messages, model=CALM) == talk.ask(MORE["content"]).text
 
