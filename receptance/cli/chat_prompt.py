@@ -61,6 +61,12 @@ def _keys() -> KeyBindings:
     def send(event: KeyPressEvent) -> None:
         event.current_buffer.validate_and_handle()
 
+    @keys.add("c-c", filter=typing)
+    def interrupt(event: KeyPressEvent) -> None:
+        # Keys that arrive at once with what ended the prompt are still looked at; then there is nothing to end.
+        if event.app.is_running and not event.app.is_done:
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
     @keys.add("escape", "enter", filter=typing)
     @keys.add("c-j", filter=typing)
     def new_line(event: KeyPressEvent) -> None:
