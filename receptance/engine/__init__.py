@@ -9,7 +9,7 @@ The model is a recurrent one: what a sequence remembers is a state of fixed size
 
 from .cache import StateCache
 from .engine import Engine, Limits, Stats
-from .request import BusyError, Chosen, Constraint, EndReason, Listener, Request
+from .request import BusyError, Chosen, Constraint, EndingError, EndReason, Listener, Request
 from .store import StateStore
 from .worker import Worker
 
@@ -18,6 +18,7 @@ __all__ = [
     "Chosen",
     "Constraint",
     "EndReason",
+    "EndingError",
     "Engine",
     "Limits",
     "Listener",

@@ -27,6 +27,10 @@ class BusyError(ReceptanceError):
         self.retry_after = retry_after
 
 
+class EndingError(BusyError):
+    """The engine ends, and takes nothing more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """One token of an answer.

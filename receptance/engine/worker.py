@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from ..errors import InputError
 from .engine import Engine
-from .request import BusyError, Listener, Request
+from .request import EndingError, Listener, Request
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,12 +45,12 @@ class Worker:
         """Takes a request on; returns what `cancel` wants.
 
         Raises InputError for one that cannot be served, StateError where its state does not fit, BusyError where too
-        many are waiting or where no more are taken.
+        many are waiting, EndingError where no more are taken.
         """
         if request.lane not in self.engines:
             raise InputError(f"there is no model {request.lane!r}; choose one of: {', '.join(self.engines)}")
         if self._is_draining:
-            raise BusyError("no more requests are taken, what is being served is finished first", 10.0)
+            raise EndingError("no more requests are taken, what is being served is finished first", 10.0)
         number = self.engines[request.lane].submit(request, listener)
         self._notify()
         return request.lane, number

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ..engine import BusyError
+from ..engine import BusyError, EndingError
 from ..errors import InputError, ReceptanceError, StateError
 from .access import DeniedError, TooManyError
 from .refusals import Refusal, refusal_of
@@ -63,6 +63,8 @@ def described(error: Exception) -> tuple[int, ErrorBody, dict[str, str]]:
             return 401, failure(401, sentence, "authentication_error", code="invalid_api_key"), {
                 "WWW-Authenticate": "Bearer"
             }
+        case EndingError() | NotNowError():
+            return 503, failure(503, sentence, "server_error", code="unavailable"), {"Retry-After": "5"}
         case TooManyError() | BusyError():
             wait = {"Retry-After": str(math.ceil(error.retry_after))}
             return 429, failure(429, sentence, "rate_limit_error", code="rate_limit_exceeded"), wait
@@ -72,8 +74,6 @@ def described(error: Exception) -> tuple[int, ErrorBody, dict[str, str]]:
             return 404, failure(404, sentence, "invalid_request_error", "state", "state_not_found"), {}
         case InputError() | StateError():
             return 400, failure(400, sentence, "invalid_request_error"), {}
-        case NotNowError():
-            return 503, failure(503, sentence, "server_error", code="unavailable"), {"Retry-After": "5"}
         case ReceptanceError() | BrokenError():
             return 500, failure(500, sentence, "server_error"), {}
     return 500, failure(500, "something went wrong within the server; its log says what", "server_error"), {}

@@ -23,7 +23,7 @@ from receptance.cli import app
 from receptance.errors import InputError
 from receptance.server.launch import bind, is_loopback
 
-from .serving import FILE, NAME, PATIENCE, Command, Server, checkpoint, chunks, command, serving
+from .serving import FILE, NAME, PATIENCE, Command, Server, checkpoint, chunks, command, metric, serving, wait_for
 
 if sys.platform == "win32":
     pytest.skip("Windows has no SIGTERM", allow_module_level=True)
@@ -100,6 +100,7 @@ def test_what_takes_too_long_is_told_that_it_was_stopped(folder: Path) -> None:
         with streaming(web, 16384) as response:
             told = chunks(response)
             next(told)
+            wait_for(lambda: metric(httpx.get(running.address + "/metrics").text, "batch") == 2)
             begun = time.monotonic()
             running.signal(signal.SIGINT)
             *_, last = told
